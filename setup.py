@@ -1,0 +1,21 @@
+"Package metadata lives in settings.ini; this file hands it to setuptools, with the version from audiolm_edu/__init__.py."
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+config = ConfigParser(delimiters=['='])
+config.read(here/'settings.ini', encoding='utf-8')
+cfg = config['DEFAULT']
+lines = lambda key: cfg[key].strip().splitlines()
+
+setup(
+    version=re.search(r"__version__ = [\"'](.+?)[\"']", (here/'audiolm_edu/__init__.py').read_text())[1],
+    description=cfg['description'], author=cfg['author'], license=cfg['license'], keywords=cfg['keywords'],
+    long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
+    packages=find_packages(include=['audiolm_edu*']), include_package_data=True,
+    install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
+    entry_points={'console_scripts': lines('console_scripts')},
+)
