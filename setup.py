@@ -15,7 +15,9 @@ setup(
     version=re.search(r"__version__ = [\"'](.+?)[\"']", (here/'audiolm_edu/__init__.py').read_text())[1],
     description=cfg['description'], author=cfg['author'], license=cfg['license'], keywords=cfg['keywords'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-    packages=find_packages(include=['audiolm_edu*']), include_package_data=True,
+    packages=[*find_packages(include=['audiolm_edu*']), 'audiolm_edu.notebooks'],
+    package_dir={'audiolm_edu.notebooks': 'nbs'},       # the wheel carries the notebooks for reading
+    package_data={'audiolm_edu': ['clips/**/*', 'weights/**/*'], 'audiolm_edu.notebooks': ['*.ipynb']},
     install_requires=lines('requirements'), extras_require={'dev': lines('dev_requirements')},
     entry_points={'console_scripts': lines('console_scripts')},
 )

@@ -1,1 +1,19 @@
+"""```python
+from audiolm_edu.audio import *
+from audiolm_edu.corpus import *
+from audiolm_edu.vq import *
+from audiolm_edu.codec import *
+from audiolm_edu.training import *
+from audiolm_edu.codec_training import *
+from audiolm_edu.semantic import *
+from audiolm_edu.tokens import *
+from audiolm_edu.transformer import *
+from audiolm_edu.sampling import *
+from audiolm_edu.semantic_stage import *
+from audiolm_edu.coarse_stage import *
+from audiolm_edu.fine_stage import *
+from audiolm_edu.audiolm import *
+from audiolm_edu.hub import *
+```"""
+
 __version__ = "0.1.0"
