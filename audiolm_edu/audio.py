@@ -34,7 +34,8 @@ def _cut_short(raw:bytes) -> bool:
     "True where the container says that bytes are missing at the end (WAV, Ogg)."
     if raw[:4]==b'RIFF':
         riff, = struct.unpack('<I', raw[4:8])
-        return riff not in (0, 2**32-1) and riff+8 > len(raw)+1  # 0 and 2^32-1: written to a pipe, length unknown
+        unknown = 0, 2**32-1              # written to a pipe: the length was not known
+        return riff not in unknown and riff+8 > len(raw)+1   # +1: the padding byte may lack
     if raw[:4]==b'OggS':
         page = raw.rfind(b'OggS')
         return page+6 > len(raw) or not raw[page+5] & 4          # bit 2: end of stream
@@ -55,7 +56,8 @@ def _read(path:Path, max_seconds:float) -> tuple[np.ndarray,int]:
     except (sf.LibsndfileError, RuntimeError) as e:
         raise AudioError(f"{path}: cannot be read as audio ({str(e).split(': ')[-1].rstrip('.')}); "
             "use a WAV, FLAC, Ogg or MP3 file.") from None
-    if len(x) < frames: raise AudioError(f"{path}: the file is cut short ({len(x)} of {frames} samples); copy it again.")
+    if len(x) < frames: raise AudioError(
+        f"{path}: the file is cut short ({len(x)} of {frames} samples); copy it again.")
     return x, rate
 
 # %% ../nbs/01_audio.ipynb #c015
@@ -76,13 +78,16 @@ def load_audio(
     min_seconds:float=0.,       # shorter is an error
     max_seconds:float=math.inf, # longer is an error, noticed before it is decoded
 )->Tensor:                      # (S,) float32, one channel
-    "Read a file as one channel at `sr`; raises `AudioError` with one sentence where that is impossible."
+    "Read a file as one channel at `sr`; where that is impossible `AudioError` says why."
     path = Path(path)
     x, rate = _read(path, max_seconds)
-    if _cut_short(path.read_bytes()): raise AudioError(f"{path}: the file is cut short; copy it again.")
-    if not np.isfinite(x).all(): raise AudioError(f"{path}: it holds values that are not numbers (NaN or infinite).")
-    if len(x)==0 or len(x)/rate < min_seconds: raise AudioError(
-        f"{path}: it lasts {len(x)/rate:.2f} s, at least {max(min_seconds, 1/rate):g} s are needed.")
+    seconds, least = len(x)/rate, max(min_seconds, 1/rate)
+    if _cut_short(path.read_bytes()):
+        raise AudioError(f"{path}: the file is cut short; copy it again.")
+    if not np.isfinite(x).all():
+        raise AudioError(f"{path}: it holds values that are not numbers (NaN or infinite).")
+    if len(x)==0 or seconds < min_seconds:
+        raise AudioError(f"{path}: it lasts {seconds:.2f} s, at least {least:g} s are needed.")
     return resample(torch.from_numpy(x.mean(1)), rate, sr)
 
 # %% ../nbs/01_audio.ipynb #c018
@@ -93,15 +98,17 @@ def save_audio(
     comment:str='',# a note kept in the file's metadata, e.g. who made it
 )->Path:           # `path`
     "Write `x` so that the file is whole or absent."
-    path = Path(path); fmt = path.suffix[1:].upper()
-    if fmt not in sf.available_formats(): raise AudioError(f"{path}: unknown suffix, use .wav, .flac, .ogg or .mp3.")
-    if not path.parent.is_dir(): raise AudioError(f"{path}: the folder {path.parent} does not exist.")
-    fd, tmp = tempfile.mkstemp(dir=path.parent, prefix='.'+path.stem, suffix=path.suffix); os.close(fd)
+    path = Path(path); fmt, folder = path.suffix[1:].upper(), path.parent
+    if fmt not in sf.available_formats():
+        raise AudioError(f"{path}: unknown suffix, use .wav, .flac, .ogg or .mp3.")
+    if not folder.is_dir(): raise AudioError(f"{path}: the folder {folder} does not exist.")
+    fd, tmp = tempfile.mkstemp(dir=folder, prefix='.'+path.stem, suffix=path.suffix)
+    os.close(fd)
     try:
         with sf.SoundFile(tmp, 'w', sr, 1, format=fmt) as f:
             if comment: f.comment = comment
             f.write(x.detach().clamp(-1, 1).numpy())
-        os.chmod(tmp, 0o644); os.replace(tmp, path)
+        os.chmod(tmp, 0o644); os.replace(tmp, path)   # mkstemp lets only its owner read
     finally: Path(tmp).unlink(missing_ok=True)
     return path
 
@@ -175,10 +182,11 @@ def show_audio(
 ):
     "Plot waveform and log-mel spectrogram on one time axis."
     import matplotlib.pyplot as plt
-    fig, (a, b) = plt.subplots(2, 1, figsize=(8,3), sharex=True, height_ratios=(1,2), layout='constrained')
-    seconds = len(x)/sr
+    fig, (a, b) = plt.subplots(2, 1, figsize=(8,3), sharex=True, height_ratios=(1,2),
+                               layout='constrained')
+    seconds, mel = len(x)/sr, log_mel(x[None])[0].T
     a.plot(np.arange(len(x))/sr, x, lw=.4); a.set(title=title, ylim=(-1,1), xlim=(0,seconds))
-    b.imshow(log_mel(x[None])[0].T, origin='lower', aspect='auto', extent=(0,seconds,0,64), cmap='magma')
+    b.imshow(mel, origin='lower', aspect='auto', extent=(0,seconds,0,64), cmap='magma')
     b.set(xlabel='seconds', ylabel='mel band')
 
 # %% ../nbs/01_audio.ipynb #c037

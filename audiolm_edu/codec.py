@@ -39,24 +39,26 @@ class CodecConfig:
     @property
     def bits_per_second(self) -> float: return bit_rate(self.frame_rate, self.levels, self.codes)
 
-CODEC_PRESETS = dict(tiny=CodecConfig(width=64, encoder=(1,1), decoder=(1,1), levels=8, codes=256), small=CodecConfig())
+CODEC_PRESETS = dict(
+    tiny=CodecConfig(width=64, encoder=(1,1), decoder=(1,1), levels=8, codes=256),
+    small=CodecConfig())
 
-# %% ../nbs/04_codec.ipynb #c008
+# %% ../nbs/04_codec.ipynb #c009
 class Block(nn.Module):
-    "ConvNeXt block over (B,T,D): depthwise convolution in time, then a two-layer network (Liu et al. 2022)."
+    "ConvNeXt block over (B,T,D): convolution in time, then a two-layer network (Liu et al. 2022)."
     def __init__(self, width:int, causal:bool, kernel:int=7):
         super().__init__()
         self.pad = (kernel-1, 0) if causal else (kernel//2, kernel//2)
         self.conv = nn.Conv1d(width, width, kernel, groups=width)
         self.norm = nn.LayerNorm(width)
         self.up, self.down = nn.Linear(width, 3*width), nn.Linear(3*width, width)
-        self.scale = nn.Parameter(torch.full((width,), .1))  # each block starts as a small correction
+        self.scale = nn.Parameter(torch.full((width,), .1)) # a block starts as a small correction
 
     def forward(self, x:Tensor) -> Tensor:
         h = self.conv(F.pad(x.mT, self.pad)).mT
         return x + self.scale*self.down(F.gelu(self.up(self.norm(h))))
 
-# %% ../nbs/04_codec.ipynb #c012
+# %% ../nbs/04_codec.ipynb #c013
 def fold(x:Tensor) -> Tensor:
     "(B,T,D) -> (B,T//2,2D): two frames side by side."
     return x.unflatten(1, (-1,2)).flatten(2)
@@ -66,17 +68,18 @@ def unfold(x:Tensor) -> Tensor:
     return x.unflatten(2, (2,-1)).flatten(1,2)
 
 def spectrum(x:Tensor, n_fft:int, hop:int) -> Tensor:
-    "(B,S) -> (B,S//hop,2*(n_fft//2+1)): causal STFT with magnitudes compressed by the power 0.3."
+    "(B,S) -> (B,S//hop,3*(n_fft//2+1)): causal STFT; log |X|, and X with its size to the power 0.3."
     X = stft(F.pad(x, (n_fft-hop, 0)), n_fft, hop)/math.sqrt(n_fft)
-    return torch.view_as_real(X*X.abs().clamp(min=1e-4)**-.7).flatten(2)
+    size = X.abs().clamp(min=1e-4)
+    return torch.cat([size.log()/4+1, torch.view_as_real(X*size**-.7).flatten(2)], -1)
 
-# %% ../nbs/04_codec.ipynb #c013
+# %% ../nbs/04_codec.ipynb #c016
 class Encoder(nn.Module):
     "(B,S) samples -> (B,S/640,D) vectors; causal."
     def __init__(self, c:CodecConfig):
         super().__init__()
         self.n_fft, self.hop = c.n_fft, c.hop
-        self.into = nn.Linear(2*(c.n_fft+2), c.width)
+        self.into = nn.Linear(3*(c.n_fft+2), c.width)
         self.fast = nn.Sequential(*[Block(c.width, causal=True) for _ in range(c.encoder[0])])
         self.slower = nn.Linear(2*c.width, c.width)
         self.slow = nn.Sequential(*[Block(c.width, causal=True) for _ in range(c.encoder[1])])
@@ -86,13 +89,14 @@ class Encoder(nn.Module):
         h = self.fast(self.into(fold(spectrum(x, self.n_fft, self.hop))))
         return self.out(self.slow(self.slower(fold(h))))
 
-# %% ../nbs/04_codec.ipynb #c015
+# %% ../nbs/04_codec.ipynb #c018
 def overlap_add(
     frames:Tensor, # (B,T,n) windowed frames
     hop:int,       # step between frames; n-hop is even
 )->Tensor:         # (B,T*hop)
     "Add overlapping frames; frame t is centred in [t*hop, (t+1)*hop)."
     B, T, n = frames.shape
+    # PyTorch's own fold adds the overlapping patches of an image; ours is one pixel high
     y = F.fold(frames.mT, (1, (T-1)*hop+n), (1, n), stride=(1, hop)).flatten(1)
     return y[:, (n-hop)//2:(n-hop)//2+T*hop]
 
@@ -103,9 +107,9 @@ def istft(
     "Inverse of a Hann-window STFT by weighted overlap-add."
     n = 2*(X.shape[-1]-1); w = torch.hann_window(n, device=X.device)
     total = overlap_add((w*w).expand(1, X.shape[1], n), hop)
-    return overlap_add(torch.fft.irfft(X)*w, hop)/total.clamp(min=1e-3)
+    return overlap_add(torch.fft.irfft(X)*w, hop)/total.clamp(min=1e-3) # the very ends are near 0
 
-# %% ../nbs/04_codec.ipynb #c017
+# %% ../nbs/04_codec.ipynb #c022
 class Decoder(nn.Module):
     "(B,T,D) vectors -> (B,640T) samples."
     def __init__(self, c:CodecConfig):
@@ -122,7 +126,7 @@ class Decoder(nn.Module):
         log_magnitude, phase = unfold(self.out(h)).float().chunk(2, -1)
         return istft(torch.polar(log_magnitude.clamp(max=5).exp(), phase), self.hop)
 
-# %% ../nbs/04_codec.ipynb #c019
+# %% ../nbs/04_codec.ipynb #c024
 class Codec(nn.Module):
     "Sound to acoustic tokens (B,T,Q) and back."
     Config = CodecConfig
@@ -136,12 +140,12 @@ class Codec(nn.Module):
     def from_pretrained(cls, name:str='speech'): return load_model(cls, name, 'codec')
 
     def forward(self, x:Tensor) -> tuple[Tensor,Tensor,Tensor]:
-        "(B,S) -> reconstruction (B,S), tokens (B,T,Q), commitment loss; S a multiple of 640. For training."
+        "(B,S), S a multiple of 640 -> reconstruction (B,S), tokens (B,T,Q), commitment loss."
         z = self.encoder(x)
         q, tokens, commit = self.rvq(z) if self.quantize else (z, None, z.new_zeros(()))
         return self.decoder(q), tokens, commit
 
-# %% ../nbs/04_codec.ipynb #c020
+# %% ../nbs/04_codec.ipynb #c026
 @patch
 @torch.no_grad()
 def fit_codebooks(self:Codec,
@@ -152,7 +156,7 @@ def fit_codebooks(self:Codec,
     self.rvq.train(); self.rvq(self.encoder(x))
     return self
 
-# %% ../nbs/04_codec.ipynb #c021
+# %% ../nbs/04_codec.ipynb #c028
 @patch
 @torch.no_grad()
 def encode(self:Codec,
@@ -170,11 +174,12 @@ def decode(self:Codec,
     "Sound of `y`."
     return self.decoder(self.rvq.decode(y))
 
+# %% ../nbs/04_codec.ipynb #c029
 @patch
 def roundtrip(self:Codec,
-    x:Tensor, # (B,S) or (S,)
+    x:Tensor,             # (B,S) or (S,)
     levels:int|None=None, # use only the first so many
-)->Tensor:    # as `x`
+)->Tensor:                # as `x`
     "What the codec makes of `x`."
     y = self.encode(x.reshape(-1, x.shape[-1]))[...,:levels]
     return self.decode(y)[:, :x.shape[-1]].reshape(x.shape)

@@ -9,6 +9,7 @@ __all__ = ['WINDOWS', 'mel_loss', 'Discriminator', 'Critics', 'CodecGame']
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from fastcore.basics import patch
 
 from .audio import SR, stft, mel_filterbank
 
@@ -26,7 +27,7 @@ def mel_loss(
     x:Tensor, # (B,S) original
     y:Tensor, # (B,S) reconstruction
 )->Tensor:    # scalar, in nepers: .115 is one decibel
-    "Mean absolute difference of log-mel spectra over five window lengths (after SoundStream, III-E)."
+    "Mean absolute difference of log-mel spectra, five window lengths (after SoundStream, III-E)."
     return sum(F.l1_loss(_bands(y, n, m), _bands(x, n, m)) for n,m in WINDOWS.items())/len(WINDOWS)
 
 # %% ../nbs/06_codec_training.ipynb #c009
@@ -36,8 +37,9 @@ class Discriminator(nn.Module):
         super().__init__()
         self.n_fft, c = n_fft, channels
         conv = lambda i, o, **k: nn.utils.parametrizations.weight_norm(nn.Conv2d(i, o, **k))
+        wide = dict(kernel_size=(3,9), stride=(1,2))   # (time, frequency): frequency is halved
         self.layers = nn.ModuleList([conv(2, c, kernel_size=(3,9), padding=(1,4)),
-            *[conv(c, c, kernel_size=(3,9), stride=(1,2), dilation=(d,1), padding=(d,4)) for d in (1,2,4)],
+            *[conv(c, c, **wide, dilation=(d,1), padding=(d,4)) for d in (1,2,4)],
             conv(c, c, kernel_size=3, padding=1)])
         self.out = conv(c, 1, kernel_size=3, padding=1)
 
@@ -56,22 +58,29 @@ class Critics(nn.Module):
 
     def judge(self, x:Tensor, y:Tensor) -> Tensor:
         "The critics' own loss on originals `x` and coded `y`, both (B,S)."
-        return sum(F.relu(1-d(x)[-1].float()).mean()+F.relu(1+d(y)[-1].float()).mean() for d in self.critics)/len(self.critics)
+        hinge = lambda d: F.relu(1-d(x)[-1].float()).mean()+F.relu(1+d(y)[-1].float()).mean()
+        return sum(hinge(d) for d in self.critics)/len(self.critics)
 
     def fool(self, x:Tensor, y:Tensor) -> tuple[Tensor,Tensor]:
-        "The codec's losses: adversarial, and feature matching relative to the size of the features."
+        "The codec's losses: adversarial, and feature matching relative to the features' size."
+        gap = lambda a, b: (a-b).abs().float().mean()/a.abs().float().mean()
         adversarial = matching = 0.
         for d in self.critics:
             with torch.no_grad(): real = d(x)
             *features, score = d(y)
             adversarial = adversarial - score.float().mean()
-            matching = matching + sum((a-b).abs().float().mean()/a.abs().float().mean() for a,b in zip(real, features))/len(features)
+            # `real` has its score at the end, which zip leaves out
+            matching = matching + sum(gap(a, b) for a,b in zip(real, features))/len(features)
         return adversarial/len(self.critics), matching/len(self.critics)
 
 # %% ../nbs/06_codec_training.ipynb #c013
 class CodecGame:
     "The two players of codec training; `players` is what `Trainer` takes."
-    def __init__(self, codec, critics:Critics|None=None, adversarial:float=.5, matching:float=2., mel:float=15.):
+    def __init__(self,
+        codec,
+        critics:Critics|None=None,                                 # without: reconstruction only
+        adversarial:float=.5, matching:float=2., mel:float=15.,    # weights of the losses
+    ):
         self.codec, self.critics = codec, critics
         self.weights = adversarial, matching, mel
 
@@ -81,11 +90,9 @@ class CodecGame:
         return dict(codec=(self.codec, self.codec_loss)) | critic
 
 # %% ../nbs/06_codec_training.ipynb #c014
-from fastcore.basics import patch
-
 @patch
 def codec_loss(self:CodecGame, x:Tensor) -> tuple[Tensor,dict]:
-    "Mel reconstruction + commitment (+ adversarial + feature matching); keeps a half-second pair for the critics."
+    "Mel reconstruction + commitment (+ adversarial + feature matching)."
     y, _, commit = self.codec(x)
     a, m, w = self.weights
     mel = mel_loss(x, y)
@@ -94,7 +101,7 @@ def codec_loss(self:CodecGame, x:Tensor) -> tuple[Tensor,dict]:
         at = torch.randint(x.shape[1]-SR//2+1, ())
         pair = x[:,at:at+SR//2], y[:,at:at+SR//2]
         adversarial, matching = self.critics.fool(*pair)
-        self.pair = pair[0], pair[1].detach()
+        self.pair = pair[0], pair[1].detach()   # for `critics_loss`, whose turn is next
         loss = loss+a*adversarial+m*matching
         figures |= dict(adversarial=adversarial.item(), matching=matching.item())
     return loss, figures

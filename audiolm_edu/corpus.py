@@ -16,6 +16,7 @@ import numpy as np
 import soundfile as sf
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 
 from .audio import SR, AudioError, load_audio
 
@@ -53,8 +54,9 @@ def _from_table(root:Path, table:Path) -> list[Clip]:
     with table.open(newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
     if not rows or not {'path','speaker','seconds'} <= rows[0].keys():
         raise AudioError(f"{table}: needs the columns path, speaker and seconds.")
-    return [Clip(root/r['path'], r['speaker'], float(r['seconds']), r.get('text') or r.get('transcript') or '',
-                 r.get('kind') or 'speech') for r in rows]
+    text = lambda r: r.get('text') or r.get('transcript') or ''
+    kind = lambda r: r.get('kind') or 'speech'
+    return [Clip(root/r['path'], r['speaker'], float(r['seconds']), text(r), kind(r)) for r in rows]
 
 # %% ../nbs/02_corpus.ipynb #c010
 def read_folder(
@@ -90,14 +92,16 @@ def split_by_speaker(
 
 # %% ../nbs/02_corpus.ipynb #c017
 class Waveforms:
-    "Packed clips: `samples` (S,) int16 by memory map, clip `i` at `starts[i]`, `lengths[i]` samples long."
+    "Packed clips by memory map: `store[i]` is `lengths[i]` samples from `starts[i]` on."
     def __init__(self, folder): # written by `pack`
         self.folder = Path(folder)
-        if not (self.folder/'index.json').exists(): raise AudioError(f"{folder}: not a packed corpus; make one with `pack`.")
+        if not (self.folder/'index.json').exists(): raise AudioError(
+            f"{folder}: not a packed corpus; make one with `pack`.")
         index = json.loads((self.folder/'index.json').read_text())
         self.lengths = np.array([r['length'] for r in index], dtype=np.int64)
         self.starts = self.lengths.cumsum()-self.lengths
-        self.clips = [Clip(Path(r['path']), r['speaker'], r['length']/SR, r['text'], r['kind']) for r in index]
+        clip = lambda r: Clip(Path(r['path']), r['speaker'], r['length']/SR, r['text'], r['kind'])
+        self.clips = [clip(r) for r in index]
         self.samples = np.memmap(self.folder/'samples.i16', dtype=np.int16, mode='r')
 
     def __len__(self): return len(self.clips)
@@ -106,7 +110,7 @@ class Waveforms:
         a = self.starts[i]
         return torch.from_numpy(self.samples[a:a+self.lengths[i]].astype(np.float32)/32768)
 
-# %% ../nbs/02_corpus.ipynb #c018
+# %% ../nbs/02_corpus.ipynb #c019
 def pack(
     clips:list[Clip],  # what to decode
     folder,            # made new; an existing one is an error
@@ -122,11 +126,12 @@ def pack(
             try: x = c.audio()
             except AudioError as e: print('left out:', e); continue
             f.write((x.clamp(-1,1)*32767).round().to(torch.int16).numpy().tobytes())
-            index.append(dict(path=str(c.path), speaker=c.speaker, length=len(x), text=c.text, kind=c.kind))
+            index.append(dict(path=str(c.path), speaker=c.speaker, length=len(x), text=c.text,
+                              kind=c.kind))
     (part/'index.json').write_text(json.dumps(index)); os.replace(part, folder)
     return Waveforms(folder)
 
-# %% ../nbs/02_corpus.ipynb #c021
+# %% ../nbs/02_corpus.ipynb #c022
 class Crops:
     "Batch number `i` of random crops: a pure function of `(seed, i)`."
     def __init__(self,
@@ -137,17 +142,24 @@ class Crops:
         gain_db:float=0.,    # each crop is scaled by a random gain within ±this
         seed:int=0,
     ):
-        self.store, self.size, self.samples, self.gain_db, self.seed = store, size, samples, gain_db, seed
+        self.store, self.size, self.samples = store, size, samples
+        self.gain_db, self.seed = gain_db, seed
         p = store.lengths*(np.ones(len(store)) if weights is None else np.asarray(weights))
         self.p = p/p.sum()
 
-    def __call__(self, i:int) -> Tensor: # (B,S) float32
-        rng = np.random.default_rng((self.seed, i))
-        return torch.stack([self._crop(c, rng) for c in rng.choice(len(self.p), self.size, p=self.p)])
+# %% ../nbs/02_corpus.ipynb #c024
+@patch
+def __call__(self:Crops, i:int) -> Tensor: # (B,S) float32
+    rng = np.random.default_rng((self.seed, i))
+    drawn = rng.choice(len(self.p), self.size, p=self.p)
+    return torch.stack([self._crop(c, rng) for c in drawn])
 
-    def _crop(self, c, rng) -> Tensor:
-        n, room = self.samples, self.store.lengths[c]-self.samples
-        a = self.store.starts[c] + (rng.integers(room+1) if room>0 else 0)
-        x = torch.from_numpy(self.store.samples[a:a+min(n, self.store.lengths[c])].astype(np.float32)/32768)
-        gain = 10**(rng.uniform(-self.gain_db, self.gain_db)/20)
-        return torch.nn.functional.pad(x, (0, n-len(x)))*min(gain, 1/max(x.abs().max().item(), 1e-3))
+@patch
+def _crop(self:Crops, c, rng) -> Tensor: # (S,)
+    n, length = self.samples, self.store.lengths[c]
+    room = length-n
+    a = self.store.starts[c] + (rng.integers(room+1) if room>0 else 0)
+    x = torch.from_numpy(self.store.samples[a:a+min(n, length)].astype(np.float32)/32768)
+    gain = 10**(rng.uniform(-self.gain_db, self.gain_db)/20)
+    loudest = max(x.abs().max().item(), 1e-3)   # silence: no division by zero
+    return torch.nn.functional.pad(x, (0, n-len(x)))*min(gain, 1/loudest)

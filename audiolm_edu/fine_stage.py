@@ -40,6 +40,7 @@ def refine(
     if not len(coarse): return coarse.new_zeros(0, COARSE+lm.config.levels)
     chunks = coarse.split(CHUNK)
     condition, pads = pad_left([flatten(c[None], lm.config.codes)[0] for c in chunks])
-    empty = coarse.new_zeros(len(chunks), 0, lm.config.levels)
-    fine = generate(lm, condition, pads, empty, max(map(len, chunks)), generator, temperature, tick=tick)
+    empty = coarse.new_zeros(len(chunks), 0, lm.config.levels)  # no prompt of fine tokens
+    longest = max(map(len, chunks))
+    fine = generate(lm, condition, pads, empty, longest, generator, temperature, tick=tick)
     return torch.cat([torch.cat([c, f[:len(c)]], 1) for c,f in zip(chunks, fine)])

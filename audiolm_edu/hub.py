@@ -22,7 +22,10 @@ class ModelError(ValueError):
 def write_atomically(path:Path, write):
     "Call `write(temporary path)`, then rename: `path` is whole or untouched."
     tmp = path.with_name(f'.{path.name}.{os.getpid()}')
-    try: write(tmp); os.replace(tmp, path)
+    try:
+        write(tmp)
+        os.chmod(tmp, 0o644)  # some writers make files that only their owner can read
+        os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/82_hub.ipynb #c006
@@ -34,13 +37,14 @@ def save_model(
 )->Path:
     "Write weights (float16) and configuration."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    half = {k: (v.half() if v.is_floating_point() else v).contiguous() for k,v in model.state_dict().items()}
+    half = lambda v: (v.half() if v.is_floating_point() else v).contiguous()
+    weights = {k: half(v) for k,v in model.state_dict().items()}
     card = dict(model=type(model).__name__, config=dataclasses.asdict(model.config), notes=notes)
-    write_atomically(folder/f'{name}.safetensors', lambda p: save_file(half, p))
+    write_atomically(folder/f'{name}.safetensors', lambda p: save_file(weights, p))
     write_atomically(folder/f'{name}.json', lambda p: p.write_text(json.dumps(card, indent=1)+'\n'))
     return folder/f'{name}.safetensors'
 
-# %% ../nbs/82_hub.ipynb #c007
+# %% ../nbs/82_hub.ipynb #c008
 def locate(
     name:str, # 'speech': the weights in the package; or a folder written by `save_model`
 )->Path:
@@ -50,9 +54,10 @@ def locate(
         if folder.is_dir() and any(folder.glob('*.safetensors')): return folder
     root = inside.parent
     have = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
-    raise ModelError(f"{name}: no such weights; the package has {', '.join(have) or 'none'}, or give a folder.")
+    raise ModelError(f"{name}: no such weights; the package has {', '.join(have) or 'none'}, "
+                     "or give a folder.")
 
-# %% ../nbs/82_hub.ipynb #c008
+# %% ../nbs/82_hub.ipynb #c010
 def load_model(
     cls,       # model class; `cls.Config` is the dataclass its constructor takes
     name,      # see `locate`
@@ -65,16 +70,19 @@ def load_model(
     try:
         config = json.loads(table.read_text())['config']
         model = cls(cls.Config(**config))
-        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k,v in load_file(weights).items()})
+        full = {k: v.float() if v.is_floating_point() else v for k,v in load_file(weights).items()}
+        model.load_state_dict(full)
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as e:
-        raise ModelError(f"{weights}: does not fit {cls.__name__} ({str(e).splitlines()[0][:200]}).") from None
+        why = str(e).splitlines()[0][:200]
+        raise ModelError(f"{weights}: does not fit {cls.__name__} ({why}).") from None
     return model.eval()
 
-# %% ../nbs/82_hub.ipynb #c010
+# %% ../nbs/82_hub.ipynb #c012
 def weights_hash(
     name, # see `locate`
 )->str:   # 12 hexadecimal digits
     "A fingerprint of all weights in a folder."
     h = hashlib.sha256()
-    for p in sorted(locate(str(name)).glob('*.safetensors')): h.update(p.name.encode()); h.update(p.read_bytes())
+    for p in sorted(locate(str(name)).glob('*.safetensors')):
+        h.update(p.name.encode()+p.read_bytes())
     return h.hexdigest()[:12]

@@ -21,11 +21,12 @@ def shape_logits(
         logits = logits.masked_fill(logits < logits.topk(top_k).values[:,-1:], -torch.inf)
     if top_p and top_p < 1:
         p, order = logits.softmax(-1).sort(descending=True)
+        # dropped where the tokens before it already have p, so the best one always stays
         drop = torch.zeros_like(p, dtype=torch.bool).scatter(1, order, p.cumsum(-1)-p >= top_p)
         logits = logits.masked_fill(drop, -torch.inf)
     return logits
 
-# %% ../nbs/10_sampling.ipynb #c008
+# %% ../nbs/10_sampling.ipynb #c009
 def sample(
     logits:Tensor, # (B,N), shaped
     noise:Tensor,  # (B,N) uniform in [0,1)
@@ -34,7 +35,19 @@ def sample(
     gumbel = -(-noise.clamp(1e-9, 1-1e-7).log()).log()
     return (logits+gumbel).argmax(-1)
 
-# %% ../nbs/10_sampling.ipynb #c011
+# %% ../nbs/10_sampling.ipynb #c013
+def _write(lm, ids:Tensor, pads, steps:int, draw, tick=None) -> Tensor: # (B,n) -> (B,steps) codes
+    "Go on after `ids`; `draw` takes the logits (B,N) of one step and picks codes (B,)."
+    c, new = lm.config, []
+    cache = lm.new_cache(len(ids), ids.shape[1]+steps)
+    for i in range(steps):
+        level = i%c.levels
+        new.append(draw(lm(ids, pads, cache)[:,-1]@lm.head[level].T))
+        ids = (new[-1]+c.condition+1+level*c.codes)[:,None]  # the code's place in the vocabulary
+        if tick: tick()
+    return torch.stack(new, 1)
+
+# %% ../nbs/10_sampling.ipynb #c015
 @torch.inference_mode()
 def generate(
     lm,                # a `TokenLM` in evaluation mode
@@ -46,14 +59,10 @@ def generate(
     tick=None,         # called after each token
 )->Tensor:             # (B,T0+frames,levels) prompt and what was written
     "Continue `prompt` by `frames` frames."
-    c, ids = lm.config, lm.sequence(condition, prompt)
-    B, cache, new = len(ids), lm.new_cache(len(ids), ids.shape[1]+frames*c.levels), []
-    for i in range(frames*c.levels):
-        level = i%c.levels
-        logits = lm(ids, pads, cache)[:,-1]@lm.head[level].T
-        noise = torch.rand(B, c.codes, generator=generator)
-        new.append(sample(shape_logits(logits, temperature, top_k, top_p), noise))
-        ids = (new[-1]+c.condition+1+level*c.codes)[:,None]
-        if tick: tick()
-    written = torch.stack(new, 1).unflatten(1, (-1,c.levels)) if new else prompt[:,:0]
-    return torch.cat([prompt, written], 1)
+    if frames <= 0: return prompt.clone()
+    levels, ids = lm.config.levels, lm.sequence(condition, prompt)
+    def draw(logits):
+        noise = torch.rand(logits.shape, generator=generator)
+        return sample(shape_logits(logits, temperature, top_k, top_p), noise)
+    written = _write(lm, ids, pads, frames*levels, draw, tick)
+    return torch.cat([prompt, written.unflatten(1, (-1,levels))], 1)

@@ -32,6 +32,7 @@ def mfcc(
     mel = log_mel(pad_to_token(x))
     k, m = torch.arange(n)[:,None], torch.arange(mel.shape[-1])
     c = mel@torch.cos(math.pi*k*(m+.5)/mel.shape[-1]).T
+    # the slope of the straight line through five frames, up to a factor
     slope = F.pad(c, (0,0,2,2), mode='replicate').unfold(1, 5, 1)@torch.tensor([-2.,-1.,0.,1.,2.])
     c = torch.cat([c, slope], -1).unflatten(1, (-1,4)).mean(2)
     return (c-c.mean(1, keepdim=True))/c.std(1, keepdim=True).clamp(min=1e-3)
@@ -49,11 +50,14 @@ class SemanticConfig:
     layer:int=4        # the layer whose output is clustered, counted from 1
     clusters:int=512   # K
 
-SEMANTIC_PRESETS = dict(tiny=SemanticConfig(width=64, layers=2, layer=2, clusters=64), small=SemanticConfig())
+SEMANTIC_PRESETS = dict(
+    tiny=SemanticConfig(width=64, layers=2, layer=2, clusters=64),
+    small=SemanticConfig())
 
 def feed_forward(width:int) -> nn.Module:
     "Norm, widen, SiLU, narrow."
-    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2*width), nn.SiLU(), nn.Linear(2*width, width))
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2*width), nn.SiLU(),
+                         nn.Linear(2*width, width))
 
 # %% ../nbs/07_semantic.ipynb #c009
 class ConformerBlock(nn.Module):
@@ -62,23 +66,28 @@ class ConformerBlock(nn.Module):
         super().__init__()
         self.heads, self.dropout = c.heads, nn.Dropout(c.dropout)
         self.ff1, self.ff2 = feed_forward(c.width), feed_forward(c.width)
-        self.norm_a, self.qkv, self.proj = nn.LayerNorm(c.width), nn.Linear(c.width, 3*c.width), nn.Linear(c.width, c.width)
+        self.norm_a, self.qkv = nn.LayerNorm(c.width), nn.Linear(c.width, 3*c.width)
+        self.proj = nn.Linear(c.width, c.width)
         self.norm_c, self.gate = nn.LayerNorm(c.width), nn.Linear(c.width, 2*c.width)
         self.conv = nn.Conv1d(c.width, c.width, c.kernel, groups=c.width, padding=c.kernel//2)
-        self.norm_d, self.out, self.last = nn.LayerNorm(c.width), nn.Linear(c.width, c.width), nn.LayerNorm(c.width)
-
-    def attend(self, x:Tensor) -> Tensor:
-        q, k, v = self.qkv(self.norm_a(x)).unflatten(-1, (3,self.heads,-1)).permute(2,0,3,1,4)
-        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1,2).flatten(2))
-
-    def forward(self, x:Tensor) -> Tensor:
-        x = x + .5*self.dropout(self.ff1(x))
-        x = x + self.dropout(self.attend(x))
-        h = self.conv(F.glu(self.gate(self.norm_c(x))).mT).mT
-        x = x + self.dropout(self.out(F.silu(self.norm_d(h))))
-        return self.last(x + .5*self.dropout(self.ff2(x)))
+        self.norm_d, self.out = nn.LayerNorm(c.width), nn.Linear(c.width, c.width)
+        self.last = nn.LayerNorm(c.width)
 
 # %% ../nbs/07_semantic.ipynb #c011
+@patch
+def attend(self:ConformerBlock, x:Tensor) -> Tensor:
+    q, k, v = self.qkv(self.norm_a(x)).unflatten(-1, (3,self.heads,-1)).permute(2,0,3,1,4)
+    return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1,2).flatten(2))
+
+@patch
+def forward(self:ConformerBlock, x:Tensor) -> Tensor:
+    x = x + .5*self.dropout(self.ff1(x))
+    x = x + self.dropout(self.attend(x))
+    h = self.conv(F.glu(self.gate(self.norm_c(x))).mT).mT
+    x = x + self.dropout(self.out(F.silu(self.norm_d(h))))
+    return self.last(x + .5*self.dropout(self.ff2(x)))
+
+# %% ../nbs/07_semantic.ipynb #c013
 class SemanticEncoder(nn.Module):
     "Log-mel (B,4T,M) -> the outputs of all layers, each (B,T,D)."
     def __init__(self, c:SemanticConfig):
@@ -95,7 +104,7 @@ class SemanticEncoder(nn.Module):
         for block in self.blocks: layers.append(h := block(h))
         return layers
 
-# %% ../nbs/07_semantic.ipynb #c013
+# %% ../nbs/07_semantic.ipynb #c015
 def warp(
     mel:Tensor,   # (B,T,M) log-mel
     factor:float, # frequencies are multiplied by this, e.g. .85 to 1.15
@@ -103,7 +112,9 @@ def warp(
     "Another vocal tract: the spectrum stretched along the frequency axis."
     M = mel.shape[-1]
     centres = mel_to_hz(torch.linspace(0, float(hz_to_mel(SR/2)), M+2)[1:-1].numpy())
-    where = torch.tensor(hz_to_mel(centres/factor)/hz_to_mel(SR/2)*(M+1)-1, dtype=torch.float32).clamp(0, M-1.001)
+    # for every output band, the band (with a fraction) it is read from
+    where = hz_to_mel(centres/factor)/hz_to_mel(SR/2)*(M+1)-1
+    where = torch.tensor(where, dtype=torch.float32).clamp(0, M-1.001)
     low, part = where.long(), (where-where.long()).to(mel.device)
     return mel[...,low]*(1-part)+mel[...,low+1]*part
 
@@ -112,7 +123,7 @@ def span_mask(B:int, T:int, share:float=.5, span:int=6) -> Tensor: # (B,T) bool
     starts = torch.rand(B, T) < share/span*1.4      # spans overlap, hence the factor
     return F.max_pool1d(F.pad(starts.float()[:,None], (span-1, 0)), span, 1)[:,0] > 0
 
-# %% ../nbs/07_semantic.ipynb #c015
+# %% ../nbs/07_semantic.ipynb #c019
 class MaskedPrediction(nn.Module):
     "Trains a `SemanticEncoder` to guess the targets of hidden frames (HuBERT, section II-B)."
     def __init__(self,
@@ -125,25 +136,30 @@ class MaskedPrediction(nn.Module):
         self.register_buffer('book', book)
         self.head = nn.Linear(encoder.hidden.shape[0], len(book))
 
-    def loss(self, x:Tensor) -> tuple[Tensor,dict]:
-        with torch.no_grad(), torch.autocast('cpu', enabled=False):
-            goal = nearest(self.targets(x), self.book)
-            mel = torch.cat([warp(log_mel(row[None]), f) for row,f in zip(x, torch.empty(len(x)).uniform_(.82, 1.2).tolist())])
-            mask = span_mask(*goal.shape)
-        logits = self.head(self.encoder(mel, mask)[-1]).float()
-        hidden, seen = F.cross_entropy(logits[mask], goal[mask]), F.cross_entropy(logits[~mask], goal[~mask])
-        hit = (logits[mask].argmax(-1)==goal[mask]).float().mean().item()
-        return hidden+.3*seen, dict(hidden=hidden.item(), seen=seen.item(), hit=hit)
+# %% ../nbs/07_semantic.ipynb #c021
+@patch
+def loss(self:MaskedPrediction, x:Tensor) -> tuple[Tensor,dict]: # (B,S) samples
+    with torch.no_grad(), torch.autocast('cpu', enabled=False):
+        goal = nearest(self.targets(x), self.book)
+        factors = torch.empty(len(x)).uniform_(.82, 1.2).tolist()
+        mel = torch.cat([warp(log_mel(row[None]), f) for row,f in zip(x, factors)])
+        mask = span_mask(*goal.shape)
+    logits = self.head(self.encoder(mel, mask)[-1]).float()
+    hidden = F.cross_entropy(logits[mask], goal[mask])
+    seen = F.cross_entropy(logits[~mask], goal[~mask])
+    hit = (logits[mask].argmax(-1)==goal[mask]).float().mean().item()
+    return hidden+.3*seen, dict(hidden=hidden.item(), seen=seen.item(), hit=hit)
 
-# %% ../nbs/07_semantic.ipynb #c017
+# %% ../nbs/07_semantic.ipynb #c023
 class SemanticTokenizer(nn.Module):
     "Sound to semantic tokens (B,T) at 25 Hz."
     Config = SemanticConfig
     def __init__(self, config:SemanticConfig):
         super().__init__()
         self.config, self.encoder = config, SemanticEncoder(config)
-        for name,value in dict(mean=torch.zeros(config.width), std=torch.ones(config.width),
-                               centroids=torch.zeros(config.clusters, config.width)).items(): self.register_buffer(name, value)
+        self.register_buffer('mean', torch.zeros(config.width))
+        self.register_buffer('std', torch.ones(config.width))
+        self.register_buffer('centroids', torch.zeros(config.clusters, config.width))
 
     @classmethod
     def from_pretrained(cls, name:str='speech'): return load_model(cls, name, 'semantic')
@@ -160,7 +176,7 @@ class SemanticTokenizer(nn.Module):
         "(B,S) at 16 kHz -> (B,T) int64 tokens."
         return nearest(self.features(x), self.centroids)
 
-# %% ../nbs/07_semantic.ipynb #c018
+# %% ../nbs/07_semantic.ipynb #c025
 @patch
 @torch.no_grad()
 def fit_clusters(self:SemanticTokenizer,

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from fastcore.basics import patch
 
 from .audio import AudioError
 from .hub import write_atomically
@@ -42,7 +43,8 @@ def unflatten(
     codes:int,  # N
 )->Tensor:      # (B,T,Q)
     "Inverse of `flatten`."
-    if s.shape[1]%levels: raise ValueError(f"{s.shape[1]} tokens are not a whole number of frames of {levels} levels.")
+    if s.shape[1]%levels: raise ValueError(
+        f"{s.shape[1]} tokens are not a whole number of frames of {levels} levels.")
     return s.unflatten(1, (-1,levels))-torch.arange(levels, device=s.device)*codes
 
 # %% ../nbs/08_tokens.ipynb #c011
@@ -63,9 +65,11 @@ def pad_right(rows:list[Tensor]) -> Tensor: # each (n,Q) -> (B,n,Q)
 
 # %% ../nbs/08_tokens.ipynb #c014
 def _table(x:Tensor, codec, semantic) -> np.ndarray: # (S,) -> (T,1+Q) int16
+    "Both token streams of one clip, side by side."
     z, y = semantic.encode(x[None])[0], codec.encode(x[None])[0]
     return torch.cat([z[:,None], y], 1).to(torch.int16).numpy()
 
+# %% ../nbs/08_tokens.ipynb #c016
 def tokenize_corpus(
     store,    # `Waveforms`, or any list of (S,) with `.clips`
     codec, semantic,
@@ -77,15 +81,17 @@ def tokenize_corpus(
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     for first in tqdm(range(0, len(store), per_shard), desc='tokenize'):
         name = folder/f'shard-{first//per_shard:05d}'
-        if name.with_suffix('.json').exists(): continue
+        if name.with_suffix('.json').exists(): continue    # done by an earlier run
         rows = range(first, min(first+per_shard, len(store)))
         tables = [_table(store[i], codec, semantic) for i in rows]
-        index = [dict(speaker=store.clips[i].speaker, path=str(store.clips[i].path), frames=len(t)) for i,t in zip(rows, tables)]
+        clips = [dict(speaker=c.speaker, path=str(c.path), frames=len(t))
+                 for c,t in zip((store.clips[i] for i in rows), tables)]
+        index = json.dumps(dict(levels=tables[0].shape[1]-1, clips=clips))
         write_atomically(name.with_suffix('.i16'), lambda p: np.concatenate(tables).tofile(p))
-        write_atomically(name.with_suffix('.json'), lambda p: p.write_text(json.dumps(dict(levels=tables[0].shape[1]-1, clips=index))))
+        write_atomically(name.with_suffix('.json'), lambda p: p.write_text(index))
     return TokenStore(folder)
 
-# %% ../nbs/08_tokens.ipynb #c015
+# %% ../nbs/08_tokens.ipynb #c018
 class TokenStore:
     "Token shards by memory map: `store[i]` is z (T,), y (T,Q) of clip `i`."
     def __init__(self, folder): # written by `tokenize_corpus`
@@ -94,10 +100,12 @@ class TokenStore:
             d = json.loads(index.read_text()); lengths = [c['frames'] for c in d['clips']]
             data = np.memmap(index.with_suffix('.i16'), dtype=np.int16, mode='r')
             if len(data) != sum(lengths)*(d['levels']+1): raise AudioError(
-                f"{index.with_suffix('.i16')}: the shard does not fit its index; delete both and tokenize again.")
+                f"{index.with_suffix('.i16')}: the shard does not fit its index; "
+                "delete both and tokenize again.")
             self.tables += np.split(data.reshape(-1, d['levels']+1), np.cumsum(lengths)[:-1])
             self.clips += d['clips']
-        if not self.clips: raise AudioError(f"{folder}: holds no token shards; make them with `tokenize_corpus`.")
+        if not self.clips: raise AudioError(
+            f"{folder}: holds no token shards; make them with `tokenize_corpus`.")
         self.frames = np.array([len(t) for t in self.tables])
 
     def __len__(self): return len(self.tables)
@@ -106,15 +114,21 @@ class TokenStore:
         t = torch.from_numpy(self.tables[i].astype(np.int64))
         return t[:,0], t[:,1:]
 
-    def only(self, keep) -> 'TokenStore':
-        "The clips for which `keep(clip)` is true."
-        new = object.__new__(TokenStore); rows = [i for i,c in enumerate(self.clips) if keep(c)]
-        new.tables, new.clips, new.frames = [self.tables[i] for i in rows], [self.clips[i] for i in rows], self.frames[rows]
-        return new
+# %% ../nbs/08_tokens.ipynb #c020
+@patch
+def only(self:TokenStore,
+    keep, # clip (a dict with `speaker`, `path`, `frames`) -> bool
+)->TokenStore:
+    "The clips for which `keep(clip)` is true."
+    rows = [i for i,c in enumerate(self.clips) if keep(c)]
+    new = object.__new__(TokenStore)   # no `__init__`: nothing is read from disk again
+    new.tables, new.clips = [self.tables[i] for i in rows], [self.clips[i] for i in rows]
+    new.frames = self.frames[rows]
+    return new
 
-# %% ../nbs/08_tokens.ipynb #c018
+# %% ../nbs/08_tokens.ipynb #c024
 class TokenCrops:
-    "Batch number `i`: a list of (z, y) crops of about equal length; a pure function of `(seed, i)`."
+    "Batch `i`: a list of (z, y) crops of about equal length; a pure function of `(seed, i)`."
     def __init__(self,
         store:TokenStore,
         frames:int=250,  # longest crop; 25 frames a second
@@ -125,15 +139,18 @@ class TokenCrops:
         self.order = np.argsort(store.frames, kind='stable')
         self.p = store.frames[self.order]/store.frames.sum()
 
-    def __call__(self, i:int) -> list[tuple[Tensor,Tensor]]:
-        rng = np.random.default_rng((self.seed, i))
-        at = rng.choice(len(self.p), p=self.p)
-        longest = min(self.frames, int(self.store.frames[self.order[at]]))
-        rows = max(1, self.budget//longest)
-        near = np.arange(at-2*rows, at+2*rows+1).clip(0, len(self.p)-1)
-        return [self._crop(self.order[j], rng) for j in rng.choice(near, rows)]
+# %% ../nbs/08_tokens.ipynb #c026
+@patch
+def __call__(self:TokenCrops, i:int) -> list[tuple[Tensor,Tensor]]:
+    rng = np.random.default_rng((self.seed, i))
+    at = rng.choice(len(self.p), p=self.p)
+    longest = min(self.frames, int(self.store.frames[self.order[at]]))
+    rows = max(1, self.budget//longest)
+    near = np.arange(at-2*rows, at+2*rows+1).clip(0, len(self.p)-1)  # past an end: the end again
+    return [self._crop(self.order[j], rng) for j in rng.choice(near, rows)]
 
-    def _crop(self, c, rng):
-        z, y = self.store[c]
-        a = rng.integers(max(0, len(z)-self.frames)+1)
-        return z[a:a+self.frames], y[a:a+self.frames]
+@patch
+def _crop(self:TokenCrops, c, rng):
+    z, y = self.store[c]
+    a = rng.integers(max(0, len(z)-self.frames)+1)
+    return z[a:a+self.frames], y[a:a+self.frames]

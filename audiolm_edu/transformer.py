@@ -34,9 +34,10 @@ class LMConfig:
     @property
     def vocab(self) -> int: return self.condition+1+self.levels*self.codes
 
-PAPER = dict(width=1024, layers=12, heads=16, buckets=32, distance=128) # sizes in the paper, section IV-B
+# the paper's sizes (section IV-B) with T5's own buckets
+PAPER = dict(width=1024, layers=12, heads=16, buckets=32, distance=128)
 
-# %% ../nbs/09_transformer.ipynb #c007
+# %% ../nbs/09_transformer.ipynb #c009
 def bucket(
     distance:Tensor, # how far back the key lies, >= 0
     buckets:int,     # how many there are
@@ -44,39 +45,50 @@ def bucket(
 )->Tensor:           # bucket numbers
     "T5's causal relative position buckets (Raffel et al. 2020, section 2.1)."
     exact = buckets//2
+    # 0 at distance `exact`, all remaining buckets at distance `far`; the clamp only avoids log 0
     log = (distance.float().clamp(min=1)/exact).log()/math.log(far/exact)*(buckets-exact)
     return torch.where(distance<exact, distance, (exact+log).long().clamp(max=buckets-1))
 
-# %% ../nbs/09_transformer.ipynb #c010
+# %% ../nbs/09_transformer.ipynb #c013
 def attend(
     q:Tensor, k:Tensor, v:Tensor, # (B,H,n,d), (B,H,keys,d) twice
     bias:Tensor,                  # (B or 1,H,n,keys), added to the scores
 )->Tensor:                        # (B,H,n,d)
     "Attention with an additive bias."
     if not bias.requires_grad: return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-    # PyTorch's fused kernel cannot train the bias, and its fallback copies everything: written out it is 4x faster
+    # the fused kernel cannot train the bias, and PyTorch's fallback copies everything:
+    # written out it is 4x faster
     return ((q.contiguous()*q.shape[-1]**-.5)@k.contiguous().mT+bias).softmax(-1)@v.contiguous()
 
-# %% ../nbs/09_transformer.ipynb #c012
+# %% ../nbs/09_transformer.ipynb #c017
 class Layer(nn.Module):
     "Pre-norm Transformer layer, (B,n,D) -> (B,n,D)."
     def __init__(self, c:LMConfig):
         super().__init__()
         self.heads, self.drop = c.heads, nn.Dropout(c.dropout)
         self.norm1, self.norm2 = nn.LayerNorm(c.width), nn.LayerNorm(c.width)
-        self.qkv, self.proj = nn.Linear(c.width, 3*c.width, bias=False), nn.Linear(c.width, c.width, bias=False)
+        self.qkv = nn.Linear(c.width, 3*c.width, bias=False)
+        self.proj = nn.Linear(c.width, c.width, bias=False)
         self.up, self.down = nn.Linear(c.width, 4*c.width), nn.Linear(4*c.width, c.width)
 
-    def forward(self, x:Tensor, bias:Tensor, cache=None) -> Tensor: # bias (B or 1,H,n,keys); cache: (keys, values, position)
-        q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3,self.heads,-1)).permute(2,0,3,1,4)
-        if cache:
-            keys, values, at = cache
-            keys[:,:,at:at+k.shape[2]], values[:,:,at:at+k.shape[2]] = k, v
-            k, v = keys[:,:,:at+k.shape[2]], values[:,:,:at+k.shape[2]]
-        x = x + self.drop(self.proj(attend(q, k, v, bias).transpose(1,2).flatten(2)))
-        return x + self.drop(self.down(F.gelu(self.up(self.norm2(x)))))
+# %% ../nbs/09_transformer.ipynb #c019
+@patch
+def forward(self:Layer,
+    x:Tensor,    # (B,n,D), the n newest positions
+    bias:Tensor, # (B or 1,H,n,keys), added to the scores
+    cache=None,  # (keys, values, position): earlier rows, and where the new ones go
+)->Tensor:       # (B,n,D)
+    "Norm, attention, add; norm, feed-forward, add."
+    q, k, v = self.qkv(self.norm1(x)).unflatten(-1, (3,self.heads,-1)).permute(2,0,3,1,4)
+    if cache:
+        keys, values, at = cache
+        end = at+k.shape[2]
+        keys[:,:,at:end], values[:,:,at:end] = k, v
+        k, v = keys[:,:,:end], values[:,:,:end]
+    x = x + self.drop(self.proj(attend(q, k, v, bias).transpose(1,2).flatten(2)))
+    return x + self.drop(self.down(F.gelu(self.up(self.norm2(x)))))
 
-# %% ../nbs/09_transformer.ipynb #c014
+# %% ../nbs/09_transformer.ipynb #c021
 class TokenLM(nn.Module):
     "Decoder-only Transformer over condition, START, target (AudioLM, section III-B)."
     Config = LMConfig
@@ -91,17 +103,23 @@ class TokenLM(nn.Module):
         self.head = nn.Parameter(torch.randn(c.levels, c.codes, c.width)*c.width**-.5)
         for p in (self.embed.weight, self.bias.weight): nn.init.normal_(p, std=.02)
 
-    def attention_bias(self, start:int, end:int, pads=None) -> Tensor: # (B or 1, H, end-start, end)
-        "Bias for queries at positions start..end-1 over keys 0..end-1; `pads` (B,) positions at the left do not exist."
-        back = torch.arange(start, end, device=self.head.device)[:,None]-torch.arange(end, device=self.head.device)
-        bias = self.bias(bucket(back.clamp(min=0), self.config.buckets, self.config.distance)).permute(2,0,1)[None]
-        bias = bias.masked_fill(back<0, -torch.inf)
-        if pads is None or not pads.any(): return bias
-        hidden = torch.arange(end)<pads[:,None]                      # (B,end)
-        hidden = hidden[:,None,:]&(back!=0)                          # a pad may see itself: no row is empty
-        return bias.masked_fill(hidden[:,None], -torch.inf)
+# %% ../nbs/09_transformer.ipynb #c023
+@patch
+def attention_bias(self:TokenLM,
+    start:int, end:int, # queries stand at start..end-1, keys at 0..end-1
+    pads=None,          # (B,) how many positions at the left do not exist
+)->Tensor:              # (B or 1, H, end-start, end)
+    "The learned bias where a key may be seen, minus infinity where not."
+    c, device = self.config, self.head.device
+    back = torch.arange(start, end, device=device)[:,None]-torch.arange(end, device=device)
+    bias = self.bias(bucket(back.clamp(min=0), c.buckets, c.distance)).permute(2,0,1)[None]
+    bias = bias.masked_fill(back<0, -torch.inf)
+    if pads is None or not pads.any(): return bias
+    hidden = torch.arange(end)<pads[:,None]   # (B,end)
+    hidden = hidden[:,None,:]&(back!=0)       # a pad may see itself: a softmax over nothing is NaN
+    return bias.masked_fill(hidden[:,None], -torch.inf)
 
-# %% ../nbs/09_transformer.ipynb #c015
+# %% ../nbs/09_transformer.ipynb #c027
 @patch
 def forward(self:TokenLM,
     ids:Tensor,  # (B,n) positions in the vocabulary
@@ -111,21 +129,24 @@ def forward(self:TokenLM,
     "Run the Transformer on `ids`, after what is in the cache."
     at = cache['at'] if cache else 0
     bias = self.attention_bias(at, at+ids.shape[1], pads)
-    if torch.is_autocast_enabled('cpu'): bias = bias.to(torch.get_autocast_dtype('cpu'))  # once, not in every layer
+    if torch.is_autocast_enabled('cpu'):   # once here, not in every layer
+        bias = bias.to(torch.get_autocast_dtype('cpu'))
     h = self.drop(self.embed(ids))
     for i,layer in enumerate(self.layers):
         h = layer(h, bias, (cache['k'][i], cache['v'][i], at) if cache else None)
     if cache: cache['at'] = at+ids.shape[1]
     return self.norm(h)
 
+# %% ../nbs/09_transformer.ipynb #c029
 @patch
 def new_cache(self:TokenLM, batch:int, length:int) -> dict:
     "Room for the keys and values of `length` positions."
     c = self.config
     shape = c.layers, batch, c.heads, length, c.width//c.heads
-    return dict(k=torch.zeros(shape), v=torch.zeros(shape), at=0)
+    zeros = lambda: torch.zeros(shape, device=self.head.device)
+    return dict(k=zeros(), v=zeros(), at=0)
 
-# %% ../nbs/09_transformer.ipynb #c017
+# %% ../nbs/09_transformer.ipynb #c031
 @patch
 def sequence(self:TokenLM,
     condition:Tensor|None, # (B,C) or None
@@ -133,25 +154,28 @@ def sequence(self:TokenLM,
 )->Tensor:                 # (B, C+1+T*levels)
     "Condition, START, target, as positions in the vocabulary."
     c, B = self.config, len(target)
-    start = torch.full((B,1), c.condition)
+    start = torch.full((B,1), c.condition, device=target.device)
+    # where the target is IGNORE (-100) any code will do: nothing after it is trained on
     y = flatten(target.clamp(min=0), c.codes)+c.condition+1
     return torch.cat([start, y] if condition is None else [condition, start, y], 1)
 
+# %% ../nbs/09_transformer.ipynb #c033
 @patch
 def logits(self:TokenLM,
     condition:Tensor|None, # (B,C)
     pads:Tensor|None,      # (B,) padding at the left of the condition
     target:Tensor,         # (B,T,levels)
-)->Tensor:                 # (B,T,levels,N): what is predicted for each target token from all before it
-    "Predictions for the target, all at once."
+)->Tensor:                 # (B,T,levels,N)
+    "What is predicted for each target token from all before it."
+    levels = self.config.levels
     ids = self.sequence(condition, target)[:,:-1]
-    h = self(ids, pads)[:, ids.shape[1]-target.shape[1]*self.config.levels:]
-    return torch.einsum('btqd,qnd->btqn', h.unflatten(1, (-1,self.config.levels)), self.head.to(h.dtype))
+    h = self(ids, pads)[:, ids.shape[1]-target.shape[1]*levels:].unflatten(1, (-1,levels))
+    return torch.einsum('btqd,qnd->btqn', h, self.head.to(h.dtype))
 
-# %% ../nbs/09_transformer.ipynb #c018
+# %% ../nbs/09_transformer.ipynb #c035
 @patch
 def loss(self:TokenLM, batch) -> tuple[Tensor,dict]:
-    "Mean cross-entropy in nats a target token; `batch` is (condition, pads, target). No loss on the condition."
+    "Mean cross-entropy in nats a target token, none on the condition; (condition, pads, target)."
     condition, pads, target = batch
     logits = self.logits(condition, pads, target).float()
     ce = F.cross_entropy(logits.flatten(0,2), target.flatten(), ignore_index=IGNORE)

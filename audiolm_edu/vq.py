@@ -9,6 +9,7 @@ __all__ = ['nearest', 'kmeans', 'bit_rate', 'VectorQuantizer', 'ResidualVQ', 'pe
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
+from fastcore.basics import patch
 
 # %% ../nbs/03_vq.ipynb #c005
 def nearest(
@@ -57,31 +58,32 @@ class VectorQuantizer(nn.Module):
         super().__init__()
         self.decay, self.dead = decay, dead
         self.register_buffer('book', torch.randn(codes, dim))
-        self.register_buffer('count', torch.zeros(codes))   # average members a step; all 0: not initialised yet
+        self.register_buffer('count', torch.zeros(codes))   # members a step; all 0: not started yet
 
     def forward(self, z:Tensor) -> tuple[Tensor,Tensor]: # (B,T,D) -> (B,T,D) rows, (B,T) indices
         if self.training: self._learn(z.detach().flatten(0,-2).float())
         idx = nearest(z, self.book)
         return self.book[idx], idx
 
-# %% ../nbs/03_vq.ipynb #c017
-from fastcore.basics import patch
-
+# %% ../nbs/03_vq.ipynb #c018
 @patch
 @torch.no_grad()
 def _learn(self:VectorQuantizer, x:Tensor): # (M,D)
     "Move the rows towards their members; restart dead rows on vectors of this batch."
     share = len(x)/len(self.book)
-    if self.count.sum()==0: self.book.copy_(kmeans(x, len(self.book), iters=10)); self.count.fill_(share)
+    if self.count.sum()==0:   # the first batch: start from k-means
+        self.book.copy_(kmeans(x, len(self.book), iters=10))
+        self.count.fill_(share)
     idx = nearest(x, self.book)
-    total = (self.book*self.count[:,None]).mul_(self.decay).index_add_(0, idx, x, alpha=1-self.decay)
+    total = (self.book*self.count[:,None]).mul_(self.decay)
+    total.index_add_(0, idx, x, alpha=1-self.decay)
     self.count.lerp_(torch.bincount(idx, minlength=len(self.book)).to(x.dtype), 1-self.decay)
     self.book.copy_(total/self.count[:,None].clamp(min=1e-9))
     gone = self.count < self.dead*share
     self.book[gone] = x[torch.randint(len(x), (int(gone.sum()),), device=x.device)]
     self.count[gone] = share
 
-# %% ../nbs/03_vq.ipynb #c021
+# %% ../nbs/03_vq.ipynb #c022
 class ResidualVQ(nn.Module):
     "Q codebooks, each quantizing what the ones before it left over (SoundStream, section III-C)."
     def __init__(self,
@@ -92,22 +94,27 @@ class ResidualVQ(nn.Module):
         super().__init__()
         self.levels = nn.ModuleList(VectorQuantizer(codes, dim) for _ in range(levels))
 
-    @torch.autocast('cpu', enabled=False)   # distances need full precision
-    @torch.autocast('cuda', enabled=False)
-    def forward(self, z:Tensor) -> tuple[Tensor,Tensor,Tensor]:
-        "(B,T,D) -> quantized (B,T,D) with straight-through gradient, tokens (B,T,Q), commitment loss."
-        z = z.float()
-        left, out, tokens, commit = z, 0, [], 0.
-        keep = torch.randint(1, len(self.levels)+1, (len(z),1,1), device=z.device) if self.training else len(self.levels)
-        for i,vq in enumerate(self.levels):
-            q, idx = vq(left.detach())
-            used = torch.as_tensor(i<keep, device=z.device).to(q.dtype)
-            commit = commit + ((left-q).pow(2)*used).mean()
-            left, out = left-q, out+q*used
-            tokens.append(idx)
-        return z+(out-z).detach(), torch.stack(tokens, -1), commit
+# %% ../nbs/03_vq.ipynb #c024
+@patch
+@torch.autocast('cpu', enabled=False)   # distances need full precision
+@torch.autocast('cuda', enabled=False)
+def forward(self:ResidualVQ,
+    z:Tensor, # (B,T,D)
+)->tuple[Tensor,Tensor,Tensor]: # (B,T,D) straight-through, (B,T,Q) tokens, commitment loss
+    "Quantize `z`; in training with a random number of levels for each example."
+    z, Q = z.float(), len(self.levels)
+    keep = torch.full((len(z),1,1), Q, device=z.device)
+    if self.training:
+        drop = torch.rand(keep.shape, device=z.device) < .5
+        keep = torch.where(drop, torch.randint_like(keep, 1, Q+1), keep)
+    left, out, tokens = z, 0, []
+    for i,vq in enumerate(self.levels):
+        q, idx = vq(left.detach())
+        left, out = left-q, out+q*(i<keep)
+        tokens.append(idx)
+    return z+(out-z).detach(), torch.stack(tokens, -1), left.pow(2).mean()
 
-# %% ../nbs/03_vq.ipynb #c022
+# %% ../nbs/03_vq.ipynb #c026
 @patch
 def encode(self:ResidualVQ,
     z:Tensor,  # (B,T,D)
@@ -127,7 +134,7 @@ def decode(self:ResidualVQ,
         f"tokens have {tokens.shape[-1]} levels, this quantizer has {len(self.levels)}.")
     return sum(self.levels[i].book[tokens[...,i]] for i in range(tokens.shape[-1]))
 
-# %% ../nbs/03_vq.ipynb #c029
+# %% ../nbs/03_vq.ipynb #c033
 def perplexity(
     tokens:Tensor, # any shape, int64
     codes:int,     # N
