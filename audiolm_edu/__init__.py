@@ -14,6 +14,10 @@ from audiolm_edu.coarse_stage import *
 from audiolm_edu.fine_stage import *
 from audiolm_edu.audiolm import *
 from audiolm_edu.hub import *
+```
+
+```python
+__all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported
 ```"""
 
 __version__ = "0.1.0"

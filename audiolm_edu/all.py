@@ -21,3 +21,6 @@ from .coarse_stage import *
 from .fine_stage import *
 from .audiolm import *
 from .hub import *
+
+# %% ../nbs/index.ipynb #c003
+__all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

@@ -28,7 +28,7 @@ class CodecConfig:
     decoder:tuple=(1,4)   # blocks at 25 Hz, at 50 Hz
     latent:int=64         # D, what is quantized
     levels:int=12         # Q
-    codes:int=1024        # N
+    codes:int=256         # N
     n_fft:int=640         # STFT frame, 40 ms
     hop:int=160           # STFT step, 10 ms
 
