@@ -5,7 +5,6 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 os.environ.setdefault('OMP_WAIT_POLICY', 'PASSIVE')
 os.environ.setdefault('MPLBACKEND', 'agg')
 
-import math
 
 import numpy as np
 import pytest

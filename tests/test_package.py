@@ -8,7 +8,6 @@ import venv
 import zipfile
 from pathlib import Path
 
-import pytest
 
 import audiolm_edu
 from audiolm_edu.cli import main, parser
@@ -32,7 +31,7 @@ def test_declarations_agree():
 def test_readme_commands_exist():
     text, known = (ROOT/'README.md').read_text(), parser()._subparsers._group_actions[0].choices
     used = set(re.findall(r'audiolm-edu ([a-z]+)\b', text))
-    assert 'continue' in used and used <= known.keys() | {'notebooks'}, used
+    assert 'continue' in used and used <= known.keys(), used
     run = (ROOT/'.ci/run').read_text()
     for command in ("pip install -e '.[dev]' && audiolm-edu continue", "pip install -e '.[dev]' && pytest"): assert command in text
     assert "pip install -e '.[dev]' && pytest" in run

@@ -3,7 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from audiolm_edu.codec import CODEC_PRESETS, Codec, CodecConfig
+from audiolm_edu.codec import CODEC_PRESETS, Codec
 from audiolm_edu.corpus import held_out
 from audiolm_edu.sampling import sample, shape_logits
 from audiolm_edu.tokens import drop_repeats, flatten, pad_left, restore_repeats, unflatten
