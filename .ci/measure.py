@@ -1,17 +1,16 @@
 """Held-out figures of the weights in the package:  python measure.py FOLDER
 
-FOLDER is read by `read_folder`; only speakers for which `held_out` is true are used. Needs, besides audiolm-edu:
-pip install pystoi pesq 'visqol-python[lattice]' && pip install --no-deps resemblyzer webrtcvad-wheels 'setuptools<81'
+FOLDER is read by `read_folder`; only speakers for which `held_out` is true are used. The codec's part is
+`python -m audiolm_edu.bench codec FOLDER`. Needs, in a checkout:
+pip install -e '.[bench]' && pip install --no-deps resemblyzer webrtcvad-wheels 'setuptools<81'
 """
 import sys
 
 import numpy as np
 import torch
-from pesq import pesq
-from pystoi import stoi
 from resemblyzer import VoiceEncoder
-from visqol import VisqolApi
 
+from audiolm_edu import bench
 from audiolm_edu.all import *
 
 
@@ -23,16 +22,6 @@ def one_each(clips, seconds, limit):
     return list(found.values())[:limit]
 
 
-def codec_figures(codec, clips, levels):
-    "Mean STOI, PESQ-WB and ViSQOL (speech) of the round trip."
-    api = VisqolApi(); api.create(mode='speech')
-    rows = []
-    for c in clips:
-        x = c.audio()[:8*SR]; y = codec.roundtrip(x, levels); a, b = x.double().numpy(), y.double().numpy()
-        rows.append((stoi(a, b, SR), pesq(SR, a, b, 'wb'), api.measure_from_arrays(a, b, SR).moslqo))
-    return dict(zip(('STOI', 'PESQ-WB', 'ViSQOL'), np.mean(rows, 0).round(3).tolist()))
-
-
 def voice_kept(prompts, sounds):
     "Share of pairs in which a sound is closer to its own prompt than another speaker's sound is."
     near = np.array(prompts)@np.array(sounds).T; off = ~np.eye(len(near), dtype=bool)
@@ -42,8 +31,7 @@ def voice_kept(prompts, sounds):
 def main(folder):
     torch.set_num_threads(1)
     lm, clips = AudioLM.from_pretrained('speech'), read_folder(folder)
-    some = one_each([c for c in clips if c.path.suffix=='.flac'], 3, 14)   # full band
-    for q in (1, 4, 12): print(f'codec, {q} levels, {len(some)} speakers:', codec_figures(lm.codec, some, q), flush=True)
+    print(bench.report(bench.codec_bench(lm.codec, bench.chosen_clips(folder))), flush=True)
     voice, some = VoiceEncoder('cpu', verbose=False), one_each(clips, 5, 16)
     embed = lambda x: voice.embed_utterance(x.numpy())
     prompts = [c.audio()[:3*SR] for c in some]; own = [embed(x) for x in prompts]
