@@ -2,7 +2,7 @@
 
 Every part resumes from its checkpoint in WORK, so the script can be killed and started again at any time. One thread a process:
 set OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE. `--share .01` does a hundredth of the steps, to see that all of it runs.
-Speakers for which `held_out` is true are only measured on. Time on one core: codec 40 min, semantic 35, stage 1 14, stage 2 34, stage 3 8.
+Speakers for which `held_out` is true are only measured on. Time on one core: codec 65 min, semantic 35, stage 1 14, stage 2 40, stage 3 10.
 """
 import argparse
 import json
@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 
 from audiolm_edu.all import *
+from audiolm_edu.codec import amplitudes
 
 SECONDS_OF_HELD_OUT = 3.
 
@@ -33,16 +34,20 @@ def fit(trainer):
 
 
 def train_codec(work, store, use, unseen, steps):
-    "Autoencoder first, then codebooks from k-means, then both."
-    codec, crops = Codec(CODEC_PRESETS['small']), Crops(store, 16, SR, use, gain_db=9, seed=2)
-    n = int(SECONDS_OF_HELD_OUT*SR)
+    "Transform and codebooks from data, then all of it together, then the decoder alone against critics."
+    codec, crops = Codec(CODEC_PRESETS['small']), Crops(store, 16, 32*640, use, gain_db=9, seed=2)
+    n = int(SECONDS_OF_HELD_OUT*SR)//640*640
     x = torch.stack([store[i][:n] for i in unseen if store.lengths[i] > n][:24])
-    valid, history = lambda: dict(valid_mel=mel_loss(x, codec(x)[0]).item()), []
-    for phase, count in (('codec-1', steps(4800)), ('codec-2', steps(1600))):
-        codec.quantize = phase=='codec-2'
-        if codec.quantize: codec.fit_codebooks(torch.cat([crops(10**6+i) for i in range(24)]))
-        history += fit(Trainer(CodecGame(codec).players, crops, work/phase, count, lr=2e-3, ema=.995, valid=valid, every=100))
-    return codec.eval(), dict(history=history)
+    def valid():
+        A, y = amplitudes(x), codec.encode(x)
+        heard = lambda q: spectral_loss(A, codec.decoder.log_amplitudes(codec.rvq.decode(y[...,:q]))).item()
+        return {f'heard_{q}': heard(q) for q in (8,24)}
+    start = torch.cat([crops(10**6+i) for i in range(60)])
+    codec.fit_transform(start).fit_codebooks(start)
+    history = fit(Trainer(SpectrumGame(codec).players, crops, work/'codec', steps(8000), lr=1e-3, warmup=100, ema=.998, valid=valid, every=250))
+    few, critics = Crops(store, 8, 20*640, use, gain_db=9, seed=7), Critics(*[SpectrumDiscriminator(k) for k in (1,2)])
+    late = fit(Trainer(DecoderGame(codec, critics).players, few, work/'decoder', steps(2500), lr=3e-4, warmup=50, betas=(.8,.98), ema=.99, valid=valid, every=250))
+    return codec.eval(), dict(history=history+[dict(h, step=h['step']+history[-1]['step']) for h in late])
 
 
 def train_semantic(work, store, use, unseen, steps):
@@ -84,10 +89,10 @@ def main(work:Path, out:Path, folders, share:float):
     codec, semantic = load_model(Codec, out, 'codec'), load_model(SemanticTokenizer, out, 'semantic')
     tokens = tokenize_corpus(store, codec, semantic, work/'tokens')
     rate = 25*sum(len(drop_repeats(z)[0]) for z,_ in tokens)/tokens.frames.sum()
-    K, N, Q = semantic.config.clusters, codec.config.codes, codec.config.levels
+    K, N = semantic.config.clusters, codec.config.codes
     stages = [('stage1', semantic_config(K, round(float(rate), 2), dropout=.2), semantic_batch, 750, 3000, 800),
-              ('stage2', coarse_config(K, N, layers=5), coarse_batch, 250, 800, 720),
-              ('stage3', fine_config(Q, N, width=128, layers=4), lambda crops: fine_batch(crops, N), CHUNK, 375, 500)]
+              ('stage2', coarse_config(K, N, layers=5), coarse_batch, 250, 800, 1400),
+              ('stage3', fine_config(LEVELS, N, width=128, layers=4), lambda crops: fine_batch(crops, N), CHUNK, 375, 500)]
     for name, config, make, frames, budget, count in stages:
         lm, notes = train_stage(work, name, config, make, tokens, frames, budget, steps(count))
         save_model(lm, out, name, **notes)

@@ -5,6 +5,7 @@ from audiolm_edu.vq import *
 from audiolm_edu.codec import *
 from audiolm_edu.training import *
 from audiolm_edu.codec_training import *
+from audiolm_edu.soundstream import *
 from audiolm_edu.semantic import *
 from audiolm_edu.tokens import *
 from audiolm_edu.transformer import *

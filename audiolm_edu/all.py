@@ -12,6 +12,7 @@ from .vq import *
 from .codec import *
 from .training import *
 from .codec_training import *
+from .soundstream import *
 from .semantic import *
 from .tokens import *
 from .transformer import *

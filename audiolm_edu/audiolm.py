@@ -130,8 +130,9 @@ def tokens(self:AudioLM,
     x:Tensor, # (S,) samples; may be empty
 )->tuple[Tensor,Tensor]: # acoustic (T,Q) and semantic (T,)
     "Both kinds of token of a sound."
-    if not len(x): return torch.zeros(0, self.codec.config.levels).long(), torch.zeros(0).long()
-    return self.codec.encode(x[None])[0], self.semantic.encode(x[None])[0]
+    levels = COARSE+self.stages[2].config.levels   # the codec may have more
+    if not len(x): return torch.zeros(0, levels).long(), torch.zeros(0).long()
+    return self.codec.encode(x[None])[0,:,:levels].contiguous(), self.semantic.encode(x[None])[0]
 
 @patch
 def _steps(self:AudioLM, frames:int, planned:bool) -> int:

@@ -210,7 +210,8 @@ def quality(
 
 # %% ../nbs/84_bench.ipynb #c036
 FORMATS = {'kbit/s':'.1f', 'ViSQOL':'.2f', 'STOI':'.3f', 'PESQ-WB':'.2f', 'SI-SDR':'.1f',
-           'mel':'.3f', 'used':'.0%', 'perplexity':'.0%', 'even':'.0%', 'encode':'.1f', 'decode':'.1f'}
+           'mel':'.3f', 'used':'.0%', 'perplexity':'.0%', 'even':'.0%',
+           'encode':'.1f', 'decode':'.1f'}
 
 def table(
     rows:list[dict], # all with the same keys

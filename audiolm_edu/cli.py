@@ -62,14 +62,15 @@ def cmd_generate(a):
 def cmd_tokens(a):
     "Write a recording's tokens to a .safetensors file."
     from safetensors.torch import save_file
-    from audiolm_edu.audiolm import AudioLM
+    from audiolm_edu.codec import Codec
+    from audiolm_edu.semantic import SemanticTokenizer
     out, x = Path(a.out), load_audio(a.audio, min_seconds=.04, max_seconds=3600)
     if not out.parent.is_dir(): raise AudioError(f"{out}: the folder {out.parent} does not exist.")
-    lm = AudioLM.from_pretrained(a.model)
-    acoustic, semantic = lm.tokens(x)
-    tables = dict(semantic=semantic, acoustic=acoustic)
-    write_atomically(out, lambda p: save_file(tables, p, dict(weights=lm.weights)))
-    print(f"{out}: semantic {tuple(semantic.shape)}, acoustic {tuple(acoustic.shape)}")
+    models = dict(semantic=SemanticTokenizer, acoustic=Codec)
+    tables = {k: m.from_pretrained(a.model).encode(x[None])[0] for k,m in models.items()}
+    write_atomically(out, lambda p: save_file(tables, p, dict(weights=weights_hash(a.model))))
+    shapes = ', '.join(f'{k} {tuple(v.shape)}' for k,v in tables.items())
+    print(f"{out}: {shapes}")
 
 # %% ../nbs/83_cli.ipynb #c013
 def _acoustic(path:str, c):

@@ -60,7 +60,7 @@ class Trainer:
         adamw = lambda m: torch.optim.AdamW(m.parameters(), lr, betas, weight_decay=weight_decay)
         self.opts = {n: adamw(m) for n,(m,_) in players.items()}
         self.ema = {n: _copy(m) for n,(m,_) in players.items()}
-        self.step, self.history = 0, []
+        self.step, self.history, self.drawing = 0, [], None
 
 
 # %% ../nbs/05_training.ipynb #c013
@@ -144,7 +144,10 @@ def resume(self:Trainer) -> bool: # was there anything to resume?
 
 # %% ../nbs/05_training.ipynb #c023
 @patch
-def fit(self:Trainer, progress:bool=True):
+def fit(self:Trainer,
+    progress:bool=True,
+    live:tuple=(),      # figures to draw while it trains, in a notebook
+):
     "Train to the last step, resuming where an earlier run stopped."
     from tqdm.auto import tqdm
     self.resume()
@@ -154,7 +157,8 @@ def fit(self:Trainer, progress:bool=True):
         while self.step < self.steps:
             recent.append(self.train_step()); bar.update()
             if self.step%50==0 or self.step==self.steps: self._record(recent, bar); recent = []
-            if self.step%self.every==0 or self.step==self.steps: self._validate(); self.save()
+            if self.step%self.every==0 or self.step==self.steps:
+                self._validate(); self.save(); self._draw(live)
     except KeyboardInterrupt: self.save(); print(f'stopped at step {self.step}; `fit` resumes here')
     finally: bar.close()
     return self
@@ -190,3 +194,14 @@ def plot(self:Trainer,
     plt.figure(figsize=(6,2.4))
     for n in names: plt.plot(*zip(*[(h['step'], h[n]) for h in self.history if n in h]), label=n)
     plt.xlabel('step'); plt.legend()
+
+@patch
+def _draw(self:Trainer, names):
+    "Draw the curves, in place of the last drawing."
+    if not names: return
+    import matplotlib.pyplot as plt
+    from IPython.display import display
+    self.plot(*names); fig = plt.gcf()
+    if self.drawing: self.drawing.update(fig)
+    else: self.drawing = display(fig, display_id=True)
+    plt.close(fig)

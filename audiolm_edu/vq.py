@@ -61,20 +61,25 @@ class VectorQuantizer(nn.Module):
         self.register_buffer('count', torch.zeros(codes))   # members a step; all 0: not started yet
 
     def forward(self, z:Tensor) -> tuple[Tensor,Tensor]: # (B,T,D) -> (B,T,D) rows, (B,T) indices
-        if self.training: self._learn(z.detach().flatten(0,-2).float())
+        if self.training and self.count.sum()==0: self._start(z.detach().flatten(0,-2))
         idx = nearest(z, self.book)
-        return self.book[idx], idx
+        rows = self.book[idx]
+        if self.training: self._learn(z.detach().flatten(0,-2).float(), idx.flatten())
+        return rows, idx
 
 # %% ../nbs/03_vq.ipynb #c018
 @patch
 @torch.no_grad()
-def _learn(self:VectorQuantizer, x:Tensor): # (M,D)
+def _start(self:VectorQuantizer, x:Tensor): # (M,D)
+    "The first batch: rows from k-means, each with an equal share."
+    self.book.copy_(kmeans(x.float(), len(self.book), iters=10))
+    self.count.fill_(len(x)/len(self.book))
+
+@patch
+@torch.no_grad()
+def _learn(self:VectorQuantizer, x:Tensor, idx:Tensor): # (M,D), (M,)
     "Move the rows towards their members; restart dead rows on vectors of this batch."
     share = len(x)/len(self.book)
-    if self.count.sum()==0:   # the first batch: start from k-means
-        self.book.copy_(kmeans(x, len(self.book), iters=10))
-        self.count.fill_(share)
-    idx = nearest(x, self.book)
     total = (self.book*self.count[:,None]).mul_(self.decay)
     total.index_add_(0, idx, x, alpha=1-self.decay)
     self.count.lerp_(torch.bincount(idx, minlength=len(self.book)).to(x.dtype), 1-self.decay)

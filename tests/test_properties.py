@@ -78,17 +78,17 @@ def test_bias_gradient_reaches_the_bias():
 
 
 @settings(deadline=None, max_examples=10)
-@given(st.integers(1,6000), st.integers(1,8))
+@given(st.integers(1,6000), st.integers(1,12))
 def test_codec_shapes(samples, levels):
     codec = Codec(CODEC_PRESETS['tiny']).eval(); x = torch.randn(1, samples)*.1
     y = codec.encode(x)
-    assert y.shape==(1, -(-samples//640), 8) and y.dtype==torch.int64
+    assert y.shape==(1, -(-samples//640), 12) and y.dtype==torch.int64
     assert codec.decode(y[...,:levels]).shape==(1, y.shape[1]*640) and codec.roundtrip(x[0]).shape==x[0].shape
 
 
 def test_too_many_levels():
     codec = Codec(CODEC_PRESETS['tiny'])
-    with pytest.raises(ValueError, match='levels'): codec.decode(torch.zeros(1,2,9,dtype=torch.long))
+    with pytest.raises(ValueError, match='levels'): codec.decode(torch.zeros(1,2,13,dtype=torch.long))
 
 
 def test_split_is_stable():
