@@ -23,6 +23,7 @@ def corpus(work, folders):
     clips = [c for f in folders for c in read_folder(f)]
     store = Waveforms(work/'packed') if (work/'packed').exists() else pack(clips, work/'packed')
     use = np.array([not held_out(c.speaker) for c in store.clips], dtype=float)
+    if not 0 < use.sum() < len(use): raise SystemExit(f'{use.sum():.0f} of {len(use)} clips are of speakers to train on; some are needed on either side.')
     return store, use, np.flatnonzero(use==0)
 
 

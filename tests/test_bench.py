@@ -138,7 +138,7 @@ def test_bench_table(light, codec, speech, tmp_path):
     chosen = [Clip(tmp_path/'a.flac', RANDOM[0], 1.)]
     result = bench.codec_bench(codec, chosen)
     names = [r['system'] for r in result['rows']]
-    assert names==['ours, 5 of 8 levels', 'ours, 8 of 8 levels', 'Opus 6', 'Opus 9', 'Opus 12', 'Opus 16']
+    assert names==['ours, 5 of 12 levels', 'ours, 10 of 12 levels', 'ours, 12 of 12 levels', 'Opus 6', 'Opus 9', 'Opus 12', 'Opus 16']
     assert result['clips']=='1 clips, 1 s, 1 speakers (held out)' and result['files']==['a.flac']
     first, opus = result['rows'][0], result['rows'][-1]
     assert first['used']==pytest.approx(sum(c['used'] for c in result['codes'][:5])/5) and opus['used'] is None

@@ -25,7 +25,7 @@ def test_begins_with_the_prompt(lm, take, prompt):
     n = len(prompt)
     assert same_spectrum(prompt, take.audio[:n]) > .8
     assert same_spectrum(prompt, take.audio[-n:]) < .6            # the measure can tell
-    assert torch.equal(take.acoustic[:take.prompt_frames], lm.codec.encode(prompt[None])[0])
+    assert torch.equal(take.acoustic[:take.prompt_frames], lm.codec.encode(prompt[None])[0,:,:12])
 
 
 def test_lasts_what_was_asked(lm, prompt):
