@@ -23,10 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .audio import SR, AudioError, resample, si_sdr
+from .cli import run_command
 from .codec import Codec
 from .codec_training import mel_loss
 from .corpus import Clip, clips, held_out, read_folder
-from .hub import ModelError, weights_hash, write_atomically
+from .hub import weights_hash, write_atomically
 from .vq import perplexity
 
 # %% ../nbs/84_bench.ipynb #c005
@@ -333,12 +334,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv=None) -> int:
     "Entry point of `python -m audiolm_edu.bench`; exit status as in notebook 83."
-    a = parser().parse_args(argv)
-    try: return a.run(a) or 0
-    except (AudioError, ModelError) as e: message, status = e, 2
-    except KeyboardInterrupt: message, status = 'interrupted.', 130
-    print(f'audiolm_edu.bench: {message}', file=sys.stderr)
-    return status
+    return run_command(parser(), argv)
 
 # %% ../nbs/84_bench.ipynb #c066
 if __name__=='__main__' and '__file__' in globals(): sys.exit(main())

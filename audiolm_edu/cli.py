@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'cmd_continue', 'cmd_generate', 'cmd_tokens', 'cmd_decode', 'notebooks_dir', 'cmd_notebooks', 'checks',
-           'cmd_doctor', 'parser', 'main']
+           'cmd_doctor', 'parser', 'run_command', 'main']
 
 # %% ../nbs/83_cli.ipynb #c002
 import argparse, sys, time
@@ -197,11 +197,15 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 # %% ../nbs/83_cli.ipynb #c023
-def main(argv=None) -> int:
-    "Entry point of `audiolm-edu`."
-    a = parser().parse_args(argv)
+def run_command(p:argparse.ArgumentParser, argv=None) -> int: # exit status
+    "Parse, run, and say in one sentence what went wrong."
+    a = p.parse_args(argv)
     try: return a.run(a) or 0
     except (AudioError, ModelError) as e: message, status = e, 2
     except KeyboardInterrupt: message, status = 'interrupted, nothing was written.', 130
-    print(f'audiolm-edu: {message}', file=sys.stderr)
+    print(f'{p.prog}: {message}', file=sys.stderr)
     return status
+
+def main(argv=None) -> int:
+    "Entry point of `audiolm-edu`."
+    return run_command(parser(), argv)

@@ -180,8 +180,8 @@ class Decoder(nn.Module):
 
     def forward(self, z:Tensor, iterations:int=16) -> Tensor:
         A = (self.log_amplitudes(z).exp()-FLOOR).clamp(min=0)*(self.config.n_fft/4)
-        A, hop = torch.cat([A, A[:,-1:].expand(-1,3,-1)], 1), self.config.hop
-        ahead = (self.config.n_fft-hop)//2
+        n, hop = self.config.n_fft, self.config.hop
+        A, ahead = torch.cat([A, A[:,-1:].expand(-1,n//hop-1,-1)], 1), (n-hop)//2
         return griffin_lim(A, hop, iterations)[:, ahead:ahead+z.shape[1]*self.config.samples]
 
 # %% ../nbs/04_codec.ipynb #c038

@@ -68,6 +68,11 @@ def spectral_loss(
     return loss
 
 # %% ../nbs/06_codec_training.ipynb #c015
+def _looks(critic:nn.Module, h) -> list: # features of every layer, scores last
+    features = []
+    for layer in critic.layers: features.append(h := F.leaky_relu(layer(h), .2))
+    return features+[critic.out(h)]
+
 class Discriminator(nn.Module):
     "2-D convolutions over (B,C,T,K): time and frequency (after EnCodec, section 3.4)."
     def __init__(self, inputs:int, channels:int=16):
@@ -79,10 +84,7 @@ class Discriminator(nn.Module):
             conv(c, c, kernel_size=3, padding=1)])
         self.out = conv(c, 1, kernel_size=3, padding=1)
 
-    def forward(self, h:Tensor) -> list[Tensor]: # features of every layer, scores last
-        features = []
-        for layer in self.layers: features.append(h := F.leaky_relu(layer(h), .2))
-        return features+[self.out(h)]
+    def forward(self, h:Tensor) -> list[Tensor]: return _looks(self, h)
 
 # %% ../nbs/06_codec_training.ipynb #c017
 class STFTDiscriminator(Discriminator):
@@ -147,9 +149,7 @@ class WaveDiscriminator(nn.Module):
         self.out = conv(last, 1, 3)
 
     def forward(self, x:Tensor) -> list[Tensor]: # (B,S) -> features of every layer, scores last
-        h, features = F.avg_pool1d(x[:,None], self.scale), []
-        for layer in self.layers: features.append(h := F.leaky_relu(layer(h), .2))
-        return features+[self.out(h)]
+        return _looks(self, F.avg_pool1d(x[:,None], self.scale))
 
 # %% ../nbs/06_codec_training.ipynb #c031
 class CodecGame:

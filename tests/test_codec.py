@@ -48,8 +48,8 @@ def test_istft_equals_torch():
 
 
 @pytest.mark.parametrize('rounds,worst', [(16,.2), (32,.15)])
-def test_griffin_lim_beats_librosa_per_round(voices, rounds, worst):
-    "Nearer to the wanted magnitudes after as many rounds (its momentum is the same), from other random phases."
+def test_griffin_lim_is_level_with_librosa(voices, rounds, worst):
+    "As near to the wanted magnitudes after as many rounds with the same momentum, from other random phases."
     import librosa
     x = voices['asterisk_en'][:,:2*SR]; X = stft(torch.nn.functional.pad(x, (240,240)), 640, 160).abs()
     miss = lambda y: ((stft(torch.nn.functional.pad(y, (240,240)), 640, 160).abs()-X).norm()/X.norm()).item()
