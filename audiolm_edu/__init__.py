@@ -14,6 +14,7 @@ from audiolm_edu.semantic_stage import *
 from audiolm_edu.coarse_stage import *
 from audiolm_edu.fine_stage import *
 from audiolm_edu.audiolm import *
+from audiolm_edu.evaluate import *
 from audiolm_edu.hub import *
 ```
 

@@ -218,6 +218,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'audiolm_edu.evaluate.Item': ('evaluate.html#item', 'audiolm_edu/evaluate.py'),
                                       'audiolm_edu.evaluate.Phone': ('evaluate.html#phone', 'audiolm_edu/evaluate.py'),
                                       'audiolm_edu.evaluate._item_sounds': ('evaluate.html#_item_sounds', 'audiolm_edu/evaluate.py'),
+                                      'audiolm_edu.evaluate._phone': ('evaluate.html#_phone', 'audiolm_edu/evaluate.py'),
                                       'audiolm_edu.evaluate.abx': ('evaluate.html#abx', 'audiolm_edu/evaluate.py'),
                                       'audiolm_edu.evaluate.angular': ('evaluate.html#angular', 'audiolm_edu/evaluate.py'),
                                       'audiolm_edu.evaluate.cell_errors': ('evaluate.html#cell_errors', 'audiolm_edu/evaluate.py'),

@@ -21,6 +21,7 @@ from .semantic_stage import *
 from .coarse_stage import *
 from .fine_stage import *
 from .audiolm import *
+from .evaluate import *
 from .hub import *
 
 # %% ../nbs/index.ipynb #c003
