@@ -28,7 +28,7 @@ class Clip:
     speaker:str        # who speaks; the unit of the held-out split
     seconds:float      # duration
     text:str=''        # transcript where one is known; never seen by a model
-    kind:str='speech'  # 'speech', or 'rendered-piano' for music made from samples
+    kind:str='speech'  # 'speech'; not recorded: 'synthetic-speech', 'rendered-piano'
 
     def audio(self, sr:int=SR) -> Tensor:
         "The sound, (S,) at `sr`."
@@ -36,9 +36,9 @@ class Clip:
 
 # %% ../nbs/02_corpus.ipynb #c007
 def clips(
-    kind:str='', # 'speech', 'rendered-piano', or '' for all
+    kind:str='', # 'speech', 'synthetic-speech', 'rendered-piano', or '' for all
 )->list[Clip]:
-    "The recordings that come with the package."
+    "The sounds that come with the package."
     root = Path(str(files('audiolm_edu')/'clips'))
     return [c for c in read_folder(root) if kind in ('', c.kind)]
 
@@ -103,6 +103,8 @@ class Waveforms:
         clip = lambda r: Clip(Path(r['path']), r['speaker'], r['length']/SR, r['text'], r['kind'])
         self.clips = [clip(r) for r in index]
         self.samples = np.memmap(self.folder/'samples.i16', dtype=np.int16, mode='r')
+
+    def __reduce__(self): return Waveforms, (self.folder,)  # other processes map the same file
 
     def __len__(self): return len(self.clips)
 

@@ -70,40 +70,71 @@ def _table(x:Tensor, codec, semantic) -> np.ndarray: # (S,) -> (T,1+Q) int16
     return torch.cat([z[:,None], y], 1).to(torch.int16).numpy()
 
 # %% ../nbs/08_tokens.ipynb #c016
+def _write_shard(
+    name:Path,             # without suffix
+    tables:list[np.ndarray],
+    clips:list,            # whose they are
+):
+    "Tokens first, then the index that makes them count."
+    rows = [dict(speaker=c.speaker, path=str(c.path), frames=len(t)) for c,t in zip(clips, tables)]
+    index = json.dumps(dict(levels=tables[0].shape[1]-1, clips=rows))
+    try:
+        write_atomically(name.with_suffix('.i16'), lambda p: p.write_bytes(np.concatenate(tables)))
+        write_atomically(name.with_suffix('.json'), lambda p: p.write_text(index))
+    except OSError as e: raise AudioError(
+        f"{name}: could not be written ({e}); the shards before it are whole. "
+        "Make room and run again, it goes on from there.") from None
+
+# %% ../nbs/08_tokens.ipynb #c018
+def _work(rank:int, workers:int, store, codec, semantic, folder:Path, per_shard:int):
+    "The shards of one worker that are not there yet."
+    from tqdm.auto import tqdm
+    if workers > 1: torch.set_num_threads(1)
+    mine = range(rank*per_shard, len(store), workers*per_shard)
+    for first in tqdm(mine, desc='tokenize', disable=rank > 0):
+        name = folder/f'shard-{first//per_shard:05d}'
+        if name.with_suffix('.json').exists(): continue    # done by an earlier run
+        rows = range(first, min(first+per_shard, len(store)))
+        tables = [_table(store[i], codec, semantic) for i in rows]
+        _write_shard(name, tables, [store.clips[i] for i in rows])
+
+# %% ../nbs/08_tokens.ipynb #c020
 def tokenize_corpus(
     store,    # `Waveforms`, or any list of (S,) with `.clips`
     codec, semantic,
     folder,   # shards go here; run again to resume
     per_shard:int=256,
+    workers:int=1, # processes
 )->'TokenStore':
     "Turn packed recordings into token shards."
-    from tqdm.auto import tqdm
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    for first in tqdm(range(0, len(store), per_shard), desc='tokenize'):
-        name = folder/f'shard-{first//per_shard:05d}'
-        if name.with_suffix('.json').exists(): continue    # done by an earlier run
-        rows = range(first, min(first+per_shard, len(store)))
-        tables = [_table(store[i], codec, semantic) for i in rows]
-        clips = [dict(speaker=c.speaker, path=str(c.path), frames=len(t))
-                 for c,t in zip((store.clips[i] for i in rows), tables)]
-        index = json.dumps(dict(levels=tables[0].shape[1]-1, clips=clips))
-        write_atomically(name.with_suffix('.i16'), lambda p: np.concatenate(tables).tofile(p))
-        write_atomically(name.with_suffix('.json'), lambda p: p.write_text(index))
+    for p in folder.glob('.shard-*'): p.unlink()
+    args, mp = (workers, store, codec, semantic, folder, per_shard), torch.multiprocessing
+    try: mp.spawn(_work, args, workers) if workers > 1 else _work(0, *args)
+    except (mp.ProcessRaisedException, mp.ProcessExitedException) as e: raise AudioError(
+        f"{folder}: a worker stopped ({str(e).strip().splitlines()[-1]}); whole shards "
+        "are kept, run again to go on.") from None
     return TokenStore(folder)
 
-# %% ../nbs/08_tokens.ipynb #c018
+# %% ../nbs/08_tokens.ipynb #c022
+def _read_shard(index:Path) -> tuple[list,list]: # its .json -> tables (T,1+Q), clips
+    data = index.with_suffix('.i16')
+    try:
+        d = json.loads(index.read_text()); lengths = [c['frames'] for c in d['clips']]
+        table = np.memmap(data, np.int16, 'r').reshape(sum(lengths), d['levels']+1)
+    except (OSError, ValueError, KeyError, TypeError) as e: raise AudioError(
+        f"{data}: the shard does not fit its index ({e}); delete both and tokenize again."
+        ) from None
+    return np.split(table, np.cumsum(lengths)[:-1]), d['clips']
+
+# %% ../nbs/08_tokens.ipynb #c023
 class TokenStore:
     "Token shards by memory map: `store[i]` is z (T,), y (T,Q) of clip `i`."
     def __init__(self, folder): # written by `tokenize_corpus`
         self.tables, self.clips = [], []
         for index in sorted(Path(folder).glob('shard-*.json')):
-            d = json.loads(index.read_text()); lengths = [c['frames'] for c in d['clips']]
-            data = np.memmap(index.with_suffix('.i16'), dtype=np.int16, mode='r')
-            if len(data) != sum(lengths)*(d['levels']+1): raise AudioError(
-                f"{index.with_suffix('.i16')}: the shard does not fit its index; "
-                "delete both and tokenize again.")
-            self.tables += np.split(data.reshape(-1, d['levels']+1), np.cumsum(lengths)[:-1])
-            self.clips += d['clips']
+            tables, clips = _read_shard(index)
+            self.tables += tables; self.clips += clips
         if not self.clips: raise AudioError(
             f"{folder}: holds no token shards; make them with `tokenize_corpus`.")
         self.frames = np.array([len(t) for t in self.tables])
@@ -114,7 +145,7 @@ class TokenStore:
         t = torch.from_numpy(self.tables[i].astype(np.int64))
         return t[:,0], t[:,1:]
 
-# %% ../nbs/08_tokens.ipynb #c020
+# %% ../nbs/08_tokens.ipynb #c025
 @patch
 def only(self:TokenStore,
     keep, # clip (a dict with `speaker`, `path`, `frames`) -> bool
@@ -126,7 +157,7 @@ def only(self:TokenStore,
     new.frames = self.frames[rows]
     return new
 
-# %% ../nbs/08_tokens.ipynb #c024
+# %% ../nbs/08_tokens.ipynb #c033
 class TokenCrops:
     "Batch `i`: a list of (z, y) crops of about equal length; a pure function of `(seed, i)`."
     def __init__(self,
@@ -139,7 +170,7 @@ class TokenCrops:
         self.order = np.argsort(store.frames, kind='stable')
         self.p = store.frames[self.order]/store.frames.sum()
 
-# %% ../nbs/08_tokens.ipynb #c026
+# %% ../nbs/08_tokens.ipynb #c035
 @patch
 def __call__(self:TokenCrops, i:int) -> list[tuple[Tensor,Tensor]]:
     rng = np.random.default_rng((self.seed, i))

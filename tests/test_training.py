@@ -1,4 +1,5 @@
 "Runs that are killed lose nothing."
+import errno
 import os
 import signal
 import subprocess
@@ -7,7 +8,8 @@ import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from audiolm_edu.audio import AudioError
@@ -80,3 +82,116 @@ def test_tokenizing_resumes(tmp_path):
     assert all(torch.equal(a[1], b[1]) for a,b in zip(whole, again))
     f = tmp_path/'t'/'shard-00000.i16'; f.write_bytes(f.read_bytes()[:-2])
     with pytest.raises(AudioError, match='does not fit its index'): TokenStore(tmp_path/'t')
+
+
+def test_two_workers_write_the_same_shards(tmp_path):
+    waves = pack(clips('speech')[:7], tmp_path/'w')
+    codec, semantic = Codec(CODEC_PRESETS['tiny']).eval(), SemanticTokenizer(SEMANTIC_PRESETS['tiny']).eval()
+    tokenize = lambda name, **more: tokenize_corpus(waves, codec, semantic, tmp_path/name, per_shard=2, **more)
+    files = lambda name: {p.name: p.read_bytes() for p in (tmp_path/name).iterdir()}
+    tokenize('one'); assert len(tokenize('two', workers=2))==7 and files('two')==files('one')
+    (tmp_path/'two/shard-00001.json').unlink(); (tmp_path/'two/.shard-00001.json.123').write_text('{')    # as if killed
+    tokenize('two', workers=2); assert files('two')==files('one')
+
+
+TOKENIZE = """
+import sys, torch; from audiolm_edu.codec import *; from audiolm_edu.semantic import *; from audiolm_edu.corpus import *; from audiolm_edu.tokens import *
+torch.manual_seed(0); codec, semantic = Codec(CODEC_PRESETS['tiny']).eval(), SemanticTokenizer(SEMANTIC_PRESETS['tiny']).eval()
+if __name__=='__main__': tokenize_corpus(Waveforms(sys.argv[1]), codec, semantic, sys.argv[2], per_shard=1, workers=int(sys.argv[3]))
+"""
+
+
+def test_killed_tokenizing_leaves_whole_shards(tmp_path):
+    pack(clips('speech')[:24], tmp_path/'w')
+    run = lambda name, workers: subprocess.Popen([sys.executable, '-c', TOKENIZE, tmp_path/'w', tmp_path/name, str(workers)], start_new_session=True)
+    files = lambda name: {p.name: p.read_bytes() for p in (tmp_path/name).glob('*')}
+    assert run('whole', 1).wait(200)==0
+    for n in (3, 9):
+        p = run('killed', 2)
+        while len([*(tmp_path/'killed').glob('shard*.json')]) < n and p.poll() is None: time.sleep(.005)
+        os.killpg(p.pid, signal.SIGKILL); p.wait()
+        some = [f for f in (tmp_path/'killed').glob('shard*.json')]
+        assert len(TokenStore(tmp_path/'killed'))==len(some) and all(f.read_bytes()==(tmp_path/'whole'/f.name).read_bytes() for f in some)
+    assert run('killed', 2).wait(200)==0 and files('killed')==files('whole')
+
+
+def test_a_worker_that_fails_is_said(tmp_path):
+    codec, semantic = Codec(CODEC_PRESETS['tiny']).eval(), SemanticTokenizer(SEMANTIC_PRESETS['tiny']).eval()
+    waves = [torch.zeros(8000)]*4      # a list has no `.clips`
+    with pytest.raises(AudioError, match='a worker stopped .*; whole shards are kept'):
+        tokenize_corpus(waves, codec, semantic, tmp_path/'t', per_shard=2, workers=2)
+
+
+@pytest.mark.parametrize('spoil', [lambda j, i: j.write_text('{"levels": 12, "cl'), lambda j, i: i.unlink(), lambda j, i: i.write_bytes(b''),
+                                   lambda j, i: i.write_bytes(i.read_bytes()[:-1]), lambda j, i: j.write_text('[]'), lambda j, i: j.write_bytes(b'\xff\xfe')])
+def test_spoiled_shards_are_said(tmp_path, spoil):
+    waves = pack(clips('speech')[:2], tmp_path/'w')
+    tokenize_corpus(waves, Codec(CODEC_PRESETS['tiny']).eval(), SemanticTokenizer(SEMANTIC_PRESETS['tiny']).eval(), tmp_path/'t')
+    spoil(tmp_path/'t/shard-00000.json', tmp_path/'t/shard-00000.i16')
+    with pytest.raises(AudioError, match=r'shard-00000.i16: the shard does not fit its index \(.*\); delete both and tokenize again'): TokenStore(tmp_path/'t')
+
+
+def line(folder, batch=None, every=10, **more):
+    torch.manual_seed(0); m = nn.Sequential(nn.Linear(4,8), nn.Dropout(.5), nn.Linear(8,1))
+    def loss(x): e = (m(x)-1).pow(2).mean(); return e, dict(loss=e.item())
+    batch = batch or (lambda i: torch.randn(16, 4, generator=torch.Generator().manual_seed(i)))
+    return Trainer(dict(m=(m, loss)), batch, folder, 130, every=every, **more)
+
+
+def test_ctrl_c_loses_nothing(tmp_path):
+    "In the middle of a step; curve and weights are those of an undisturbed run, though 50 is no multiple of `every`."
+    whole = line(tmp_path/'whole', every=30).fit(progress=False)
+    def pressed(i):
+        if i in stops: stops.remove(i); signal.raise_signal(signal.SIGINT)
+        return whole.batch(i)
+    stops = [37, 99]
+    for step in (38, 100, 130): assert line(tmp_path/'cut', pressed, every=30).fit(progress=False).step==step
+    a, b = (load_file(tmp_path/f'{n}/checkpoint.safetensors') for n in ('whole','cut'))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+    again = line(tmp_path/'cut'); again.resume(); assert again.history==whole.history
+
+
+@pytest.mark.parametrize('error', [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), SafetensorError('I/O error: No space left on device')])
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch, error):
+    t = line(tmp_path); t.fit(progress=False); before = (tmp_path/'checkpoint.safetensors').read_bytes()
+    def full(tensors, path, notes=None): path.write_bytes(b'half of it'); raise error
+    monkeypatch.setattr('audiolm_edu.training.save_file', full)
+    with pytest.raises(ModelError, match=r'checkpoint.safetensors: step 130 could not be written \(.*No space left .*untouched. Make room and run again'): t.save()
+    assert (tmp_path/'checkpoint.safetensors').read_bytes()==before and len([*tmp_path.iterdir()])==1
+    monkeypatch.undo(); assert line(tmp_path).resume()
+
+
+def test_a_real_full_disk(tmp_path):
+    "The file system itself refuses: a limit on the size of files stands for a full disk."
+    code = RUN.replace('import sys', 'import sys, resource, signal').replace('Trainer(dict', 't = Trainer(dict').replace('.fit(', '; t.save()\n'
+        'signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\nt.fit(')
+    p = subprocess.run([sys.executable, '-c', code, tmp_path, '40'], capture_output=True, text=True)
+    assert p.returncode==1 and 'ModelError' in p.stderr and 'step 20 could not be written' in p.stderr, p.stderr
+    assert [f.name for f in tmp_path.iterdir()]==['checkpoint.safetensors'] and load_file(tmp_path/'checkpoint.safetensors')
+
+
+@pytest.mark.parametrize('keep', [0, 4, 100, -1])
+def test_a_cut_checkpoint_is_said(tmp_path, keep):
+    t = line(tmp_path); t.save(); f = tmp_path/'checkpoint.safetensors'; f.write_bytes(f.read_bytes()[:keep])
+    with pytest.raises(ModelError, match='checkpoint.safetensors: not a whole checkpoint .*put back a copy, or delete it'): t.fit(progress=False)
+
+
+def test_a_checkpoint_of_another_model_is_said(tmp_path):
+    line(tmp_path).save()
+    for m in (nn.Linear(4,1), nn.Sequential(nn.Linear(4,9), nn.Dropout(.5), nn.Linear(9,1))):
+        t = Trainer(dict(m=(m, None)), None, tmp_path, 10)
+        with pytest.raises(ModelError, match='is of another model .*use another folder'): t.resume()
+    save_file(dict(a=torch.ones(1)), tmp_path/'checkpoint.safetensors')      # somebody else's, without notes
+    with pytest.raises(ModelError, match='is of another model'): line(tmp_path).resume()
+
+
+def test_checkpoints_of_earlier_versions_load(tmp_path):
+    t = line(tmp_path); t.fit(progress=False); f = tmp_path/'checkpoint.safetensors'
+    with safe_open(f, 'pt') as s: notes = s.metadata()
+    del notes['recent']; save_file(load_file(f), f, notes)
+    assert line(tmp_path).resume()
+
+
+def test_leftovers_of_killed_runs_go(tmp_path):
+    line(tmp_path).save(); (tmp_path/'.checkpoint.safetensors.4711').write_bytes(b'half'); (tmp_path/'mine').write_text('stays')
+    line(tmp_path).resume(); assert {f.name for f in tmp_path.iterdir()}=={'checkpoint.safetensors', 'mine'}
