@@ -6,12 +6,13 @@
 __all__ = ['COARSE', 'coarse_config', 'coarse_batch', 'continue_coarse']
 
 # %% ../nbs/12_coarse_stage.ipynb #c002
-import torch
+from collections.abc import Iterator
+
 from torch import Tensor
 
 from .tokens import drop_repeats, pad_left, pad_right
 from .transformer import LMConfig, TokenLM
-from .sampling import generate
+from .sampling import write_frames
 
 # %% ../nbs/12_coarse_stage.ipynb #c005
 COARSE = 4  # Q', levels that stage 2 writes
@@ -29,12 +30,12 @@ def coarse_batch(
 
 # %% ../nbs/12_coarse_stage.ipynb #c008
 def continue_coarse(
-    lm:TokenLM,     # stage 2
-    z:Tensor,       # (U,) plan for prompt and continuation, without repeats
-    y:Tensor,       # (T0,4) coarse tokens of the prompt; T0 may be 0
-    frames:int,     # frames to write, 25 a second
-    generator,      # source of noise
-    temperature:float=.8, tick=None,
-)->Tensor:          # (T0+frames,4)
-    "Speak the plan, in the voice of the prompt."
-    return generate(lm, z[None], None, y[None], frames, generator, temperature, tick=tick)[0]
+    lm:TokenLM,    # stage 2
+    plans:list,    # (U,) semantic tokens of prompt and continuation each
+    prompts:list,  # (T0,4) coarse tokens each; T0 may be 0
+    frames:int,    # frames to write, 25 a second
+    sampler, tick=None,
+)->Iterator[Tensor]: # `frames` times (B,4)
+    "Speak the plans, in the voices of the prompts, frame by frame."
+    rows = [(drop_repeats(z)[0], y) for z,y in zip(plans, prompts)]
+    return write_frames(lm, rows, frames, sampler, tick)

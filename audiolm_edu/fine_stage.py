@@ -6,7 +6,6 @@
 __all__ = ['CHUNK', 'LEVELS', 'fine_config', 'fine_batch', 'refine']
 
 # %% ../nbs/13_fine_stage.ipynb #c002
-import torch
 from torch import Tensor
 
 from .tokens import flatten, pad_left, pad_right
@@ -32,16 +31,12 @@ def fine_batch(
 
 # %% ../nbs/13_fine_stage.ipynb #c008
 def refine(
-    lm:TokenLM,    # stage 3
-    coarse:Tensor, # (T,4)
-    generator,     # source of noise
-    temperature:float=.6, tick=None,
-)->Tensor:         # (T,Q) all levels
-    "Add the fine levels: non-overlapping 3-s chunks, one batch."
-    if not len(coarse): return coarse.new_zeros(0, COARSE+lm.config.levels)
-    chunks = coarse.split(CHUNK)
-    condition, pads = pad_left([flatten(c[None], lm.config.codes)[0] for c in chunks])
-    empty = coarse.new_zeros(len(chunks), 0, lm.config.levels)  # no prompt of fine tokens
-    longest = max(map(len, chunks))
-    fine = generate(lm, condition, pads, empty, longest, generator, temperature, tick=tick)
-    return torch.cat([torch.cat([c, f[:len(c)]], 1) for c,f in zip(chunks, fine)])
+    lm:TokenLM,   # stage 3
+    chunks:list,  # (T,4) coarse tokens each, T at most `CHUNK`
+    sampler, tick=None,
+)->list[Tensor]:  # (T,Q-4) fine tokens each
+    "The fine levels of a batch of chunks."
+    none = chunks[0].new_zeros(0, lm.config.levels)   # no prompt of fine tokens
+    rows = [(flatten(c[None], lm.config.codes)[0], none) for c in chunks]
+    new = generate(lm, rows, max(map(len, chunks)), sampler, tick)
+    return [codes[:len(c)] for codes,c in zip(new, chunks)]

@@ -6,7 +6,6 @@
 __all__ = ['semantic_config', 'semantic_batch', 'continue_semantic']
 
 # %% ../nbs/11_semantic_stage.ipynb #c002
-import torch
 from torch import Tensor
 
 from .tokens import drop_repeats, pad_right
@@ -26,12 +25,13 @@ def semantic_batch(
 
 # %% ../nbs/11_semantic_stage.ipynb #c008
 def continue_semantic(
-    lm:TokenLM,     # stage 1
-    z:Tensor,       # (U,) semantic tokens of the prompt without repeats; may be empty
-    seconds:float,  # how much sound the new tokens should be enough for
-    generator,      # source of noise
-    temperature:float=.6, tick=None,
-)->Tensor:          # (U+n,) prompt and n new tokens
-    "Continue the plan."
-    n = round(seconds*lm.config.rate)
-    return generate(lm, None, None, z[None,:,None], n, generator, temperature, tick=tick)[0,:,0]
+    lm:TokenLM,    # stage 1
+    prompts:list,  # (U,) semantic tokens each, without repeats; may be empty
+    seconds:list,  # how much sound each row's new tokens should be enough for
+    sampler, tick=None,
+)->list[Tensor]:   # (n,) new tokens each
+    "Continue the plans of a batch."
+    lengths = [round(s*lm.config.rate) for s in seconds]
+    rows = [(None, z[:,None]) for z in prompts]
+    new = generate(lm, rows, max(lengths), sampler, tick)
+    return [codes[:n,0] for codes,n in zip(new, lengths)]
