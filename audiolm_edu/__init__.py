@@ -7,6 +7,7 @@ from audiolm_edu.training import *
 from audiolm_edu.codec_training import *
 from audiolm_edu.soundstream import *
 from audiolm_edu.semantic import *
+from audiolm_edu.semantic_training import *
 from audiolm_edu.tokens import *
 from audiolm_edu.transformer import *
 from audiolm_edu.sampling import *
@@ -16,6 +17,7 @@ from audiolm_edu.fine_stage import *
 from audiolm_edu.audiolm import *
 from audiolm_edu.evaluate import *
 from audiolm_edu.hub import *
+from audiolm_edu.adaptors import *
 ```
 
 ```python

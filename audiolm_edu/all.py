@@ -14,6 +14,7 @@ from .training import *
 from .codec_training import *
 from .soundstream import *
 from .semantic import *
+from .semantic_training import *
 from .tokens import *
 from .transformer import *
 from .sampling import *
@@ -23,6 +24,7 @@ from .fine_stage import *
 from .audiolm import *
 from .evaluate import *
 from .hub import *
+from .adaptors import *
 
 # %% ../nbs/index.ipynb #c003
 __all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

@@ -5,12 +5,13 @@
 # %% auto #0
 __all__ = ['angular', 'dtw_path', 'dtw', 'dtw_batch', 'Phone', 'read_phones', 'Item', 'items_from', 'frame_range', 'Cell',
            'cells_from', 'item_distances', 'cell_errors', 'nested_mean', 'speaker_bootstrap', 'abx', 'pnmi',
-           'phone_of_frames']
+           'phone_of_frames', 'yardstick']
 
 # %% ../nbs/15_evaluate.ipynb #c002
 import csv, itertools, math, random, statistics
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from .audio import AudioError
+from .audio import AudioError, load_audio
 
 # %% ../nbs/15_evaluate.ipynb #c007
 def angular(
@@ -286,3 +287,10 @@ def phone_of_frames(
     for p in phones:
         if p.path==path: out[edge(p.start):edge(p.end)] = [p.phone]*(edge(p.end)-edge(p.start))
     return out
+
+# %% ../nbs/15_evaluate.ipynb #c076
+def yardstick() -> tuple[dict[str,Tensor],list[Phone]]:
+    "Synthetic speech whose phones are known exactly: sounds by path, each (S,), and their phones."
+    root = Path(str(files('audiolm_edu')/'clips'))
+    phones = read_phones(root/'synthetic'/'phones.csv')
+    return {path: load_audio(root/path) for path in dict.fromkeys(p.path for p in phones)}, phones
