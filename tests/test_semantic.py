@@ -14,7 +14,7 @@ from audiolm_edu.evaluate import abx, yardstick
 from audiolm_edu.hub import ModelError, load_model, locate, save_model
 from audiolm_edu.semantic import SEMANTIC_PRESETS, SemanticEncoder, SemanticTokenizer, Tokenizer, cepstra, mfcc, pad_to_token, standardised
 from audiolm_edu.semantic_training import (LabelledCrops, MaskedPrediction, Mixture, Quantizer, RandomProjection, W2vBert, contrastive,
-                                           disguise, diversity, largest, soft_cross_entropy, span_mask, speaker_free, stacked, warp)
+                                           disguise, diversity, largest, likeliest_tract, soft_cross_entropy, span_mask, speaker_free, stacked, warp)
 from audiolm_edu.training import Trainer
 from audiolm_edu.vq import nearest
 
@@ -124,13 +124,18 @@ def test_mixture_equals_scikit_learn():
     assert torch.allclose(soft, p.pow(.3)/p.pow(.3).sum(-1, keepdim=True), atol=1e-3)
 
 
-def test_labels_hardly_depend_on_the_vocal_tract():
+def test_five_tracts_are_distributions_that_admit_doubt():
     torch.manual_seed(0); x = clips('speech')[0].audio()[None]; x = x[:,:x.shape[1]//640*640]
     frames = standardised(cepstra(log_mel(x), slopes=2))[0]; m = Mixture.fit(frames, 16)
     five, one = speaker_free(m, x), speaker_free(m, x, tracts=(1.,))
     assert torch.allclose(five.sum(-1), torch.ones(five.shape[:2]), atol=1e-4)
     entropy = lambda p: torch.special.entr(p).sum(-1).mean()
-    assert entropy(five) > entropy(one)                                   # doubt is admitted, not hidden
+    assert entropy(five) > entropy(one)
+
+
+def test_likeliest_tract_finds_the_warp_that_a_mixture_was_fitted_to():
+    x = clips('speech')[0].audio()[None]; mel = log_mel(pad_to_token(x))
+    for f in (.89, 1., 1.12): assert likeliest_tract(Mixture.fit(standardised(cepstra(warp(mel, f), slopes=2))[0], 16), [x])==f
 
 
 def test_contrastive_equals_a_loop():
