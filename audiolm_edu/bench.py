@@ -6,7 +6,7 @@
 __all__ = ['LOSSLESS', 'RATES', 'METRICS', 'FORMATS', 'LEGEND', 'pick', 'chosen_clips', 'sound', 'describe', 'System',
            'levels_for', 'our_system', 'opus_packets', 'opus_system', 'encodec_system', 'neighbours', 'visqol', 'stoi',
            'pesq', 'load_metrics', 'quality', 'table', 'one_thread', 'cpu_seconds', 'speed', 'even_use', 'code_use',
-           'codec_row', 'codec_bench', 'report', 'cmd_codec', 'parser', 'main']
+           'codec_row', 'codec_bench', 'report', 'cmd_codec', 'cmd_lm', 'cmd_speech', 'parser', 'main']
 
 # %% ../nbs/84_bench.ipynb #c002
 import argparse, io, json, math, statistics, sys, time
@@ -318,18 +318,49 @@ def cmd_codec(a):
     print(report(result)); print(f"weights {result['weights']}")
     if out: write_atomically(out, lambda p: p.write_text(json.dumps(result, indent=1)+'\n'))
 
+# %% ../nbs/84_bench.ipynb #lmspeech
+def cmd_lm(a):
+    "Speed of the three stages, and of `audiolm-edu continue`."
+    from audiolm_edu.bench_lm import lm_bench, lm_report
+    out, result = a.json and _json_file(a.json), lm_bench(a.peer)
+    print(lm_report(result))
+    if out: write_atomically(out, lambda p: p.write_text(json.dumps(result, indent=1)+'\n'))
+
+def cmd_speech(a):
+    "Words, voice and quality of what the model says, on speakers it never met."
+    from audiolm_edu.audiolm import AudioLM
+    from audiolm_edu.bench_speech import speech_bench, speech_report, usable
+    out, clips = a.json and _json_file(a.json), usable(a.folder)
+    result = speech_bench(AudioLM.from_pretrained(a.model), clips, a.clips)
+    result['weights'] = weights_hash(a.model)
+    print(speech_report(result)); print(f"weights {result['weights']}")
+    if out: write_atomically(out, lambda p: p.write_text(json.dumps(result, indent=1)+'\n'))
+
 # %% ../nbs/84_bench.ipynb #c064
-def parser() -> argparse.ArgumentParser:
-    "The command line."
-    p = argparse.ArgumentParser('python -m audiolm_edu.bench', description='Measure the models.')
-    sub = p.add_subparsers(dest='what', required=True)
-    c = sub.add_parser('codec', help=cmd_codec.__doc__, description=cmd_codec.__doc__)
+def _codec_arguments(c):
     c.set_defaults(run=cmd_codec)
     c.add_argument('folder', nargs='?', help='speech; only held-out speakers count')
     c.add_argument('--clips', type=int, default=14, help='at most so many (default 14)')
     c.add_argument('--json', metavar='FILE', help='write the figures here too')
     c.add_argument('--no-visqol', action='store_true', help='leave out the slowest metric')
     c.add_argument('--model', default='speech', help="'speech', or a folder")
+
+# %% ../nbs/84_bench.ipynb #c064s1
+def parser() -> argparse.ArgumentParser:
+    "The command line."
+    p = argparse.ArgumentParser('python -m audiolm_edu.bench', description='Measure the models.')
+    sub = p.add_subparsers(dest='what', required=True)
+    c = sub.add_parser('codec', help=cmd_codec.__doc__, description=cmd_codec.__doc__)
+    _codec_arguments(c)
+    l = sub.add_parser('lm', help=cmd_lm.__doc__, description=cmd_lm.__doc__)
+    l.set_defaults(run=cmd_lm)
+    l.add_argument('--peer', action='store_true', help='time audiolm-pytorch too; see notebook 84b')
+    s = sub.add_parser('speech', help=cmd_speech.__doc__, description=cmd_speech.__doc__)
+    s.set_defaults(run=cmd_speech)
+    s.add_argument('folder', help='speech; only held-out speakers count')
+    s.add_argument('--clips', type=int, default=40, help='at most so many (default 40)')
+    s.add_argument('--model', default='speech', help="'speech', or a folder")
+    for part in (l, s): part.add_argument('--json', metavar='FILE', help='write the figures here too')
     return p
 
 def main(argv=None) -> int:

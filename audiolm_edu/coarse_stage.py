@@ -18,7 +18,7 @@ from .sampling import write_frames
 COARSE = 4  # Q', levels that stage 2 writes
 
 def coarse_config(clusters:int, codes:int, **sizes) -> LMConfig:
-    "Stage 2: semantic tokens in, the first `COARSE` levels out."
+    "Stage 2: semantic tokens in, the first `COARSE` levels out; `pace`: of the plan, see notebook 09."
     return LMConfig(condition=clusters, levels=COARSE, codes=codes, **sizes)
 
 def coarse_batch(

@@ -19,7 +19,7 @@ LEVELS = 12  # Q, levels that a language model writes; a codec may have more
 
 def fine_config(levels:int, codes:int, **sizes) -> LMConfig:
     "Stage 3: coarse levels in, the other levels of `levels` out."
-    return LMConfig(condition=COARSE*codes, levels=levels-COARSE, codes=codes, **sizes)
+    return LMConfig(condition=COARSE*codes, levels=levels-COARSE, codes=codes, pace=COARSE, **sizes)
 
 def fine_batch(
     chunks,    # list of (z (T,), y (T,Q)), T at most `CHUNK`

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SEMANTIC_PRESETS', 'pad_to_token', 'slope', 'cepstra', 'per_token', 'standardised', 'mfcc', 'Tokenizer',
-           'SemanticConfig', 'feed_forward', 'ConformerBlock', 'SemanticEncoder', 'SemanticTokenizer']
+           'SemanticConfig', 'feed_forward', 'ConformerBlock', 'SemanticEncoder', 'SemanticTokenizer', 'shared_space']
 
 # %% ../nbs/07_semantic.ipynb #c002
 import math
@@ -84,16 +84,22 @@ class Tokenizer(nn.Module):
 
 # %% ../nbs/07_semantic.ipynb #c016
 @patch
+def fit_scale(self:Tokenizer, raw:list, who=None):
+    "Set `mean` and `std` from vectors (B,T,D)."
+    x = torch.cat([r.flatten(0,1) for r in raw])
+    self.mean.copy_(x.mean(0)); self.std.copy_(x.std(0).clamp(min=1e-5))
+
+@patch
 @torch.no_grad()
 def fit_clusters(self:Tokenizer,
     sounds,       # iterable of (B,S)
+    who=None,     # whose each is; only a `SemanticTokenizer` asks
     iters:int=20, # of k-means
     most:int=250_000, # vectors to cluster, drawn from all
 ):
-    "Set `mean`, `std` and `centroids` from `raw` on `sounds`."
+    "Set scale and `centroids` from `raw` on `sounds`."
     raw = [self.raw(s) for s in sounds]
-    x = torch.cat([r.flatten(0,1) for r in raw])
-    self.mean.copy_(x.mean(0)); self.std.copy_(x.std(0).clamp(min=1e-5))
+    self.fit_scale(raw, who)
     x = torch.cat([self.scaled(r).flatten(0,1) for r in raw])
     some = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:most]]
     self.centroids.copy_(kmeans(some, len(self.centroids), iters))
@@ -111,9 +117,10 @@ class SemanticConfig:
     dropout:float=.1
     layer:int=6        # the layer whose output is clustered, counted from 1
     clusters:int=1024  # K
+    voice:int=60       # directions in which people differ, taken away before clustering
 
 SEMANTIC_PRESETS = dict(
-    tiny=SemanticConfig(width=64, layers=2, layer=2, clusters=64),
+    tiny=SemanticConfig(width=64, layers=2, layer=2, clusters=64, voice=10),
     small=SemanticConfig())
 
 def feed_forward(width:int) -> nn.Module:
@@ -173,6 +180,7 @@ class SemanticTokenizer(Tokenizer):
     def __init__(self, config:SemanticConfig):
         super().__init__(config.width, config.clusters)
         self.config, self.encoder = config, SemanticEncoder(config)
+        self.register_buffer('shared', torch.eye(config.width))
 
     @classmethod
     def from_pretrained(cls, name:str='speech'): return load_model(cls, name, 'semantic')
@@ -184,7 +192,52 @@ class SemanticTokenizer(Tokenizer):
 
     def raw(self, x:Tensor) -> Tensor: return self.layers(x)[self.config.layer-1]
 
-    def scaled(self, raw:Tensor) -> Tensor:
-        "Scaled over the corpus, then levelled over the clip; what hardly varies stays near zero."
-        z = super().scaled(raw)
-        return (z-z.mean(1, keepdim=True))/(z.std(1, keepdim=True, correction=0)+.15)
+# %% ../nbs/07_semantic.ipynb #c027
+@patch
+def levelled(self:SemanticTokenizer, raw:Tensor) -> Tensor: # (B,T,D) -> (B,T,D)
+    "Scaled over the corpus, then levelled over the clip; what hardly varies stays near zero."
+    z = Tokenizer.scaled(self, raw)
+    return (z-z.mean(1, keepdim=True))/(z.std(1, keepdim=True, correction=0)+.15)
+
+@patch
+def scaled(self:SemanticTokenizer, raw:Tensor) -> Tensor:
+    "Levelled, and without the directions in which people differ."
+    return self.levelled(raw)@self.shared
+
+# %% ../nbs/07_semantic.ipynb #c029
+def _own_ways(x:Tensor, sound:Tensor, person:Tensor, least:int=10) -> Tensor: # (n,D)
+    "How far each person's mean of each kind of sound lies from everyone's, weighted by its certainty."
+    P = int(person.max())+1
+    total = lambda key, n: x.new_zeros(n, x.shape[1]).index_add(0, key, x)
+    count = lambda key, n: torch.bincount(key, minlength=n).clamp(min=1)[:,None]
+    kinds, key = int(sound.max())+1, sound*P+person
+    everyone = (total(sound, kinds)/count(sound, kinds)).repeat_interleave(P, 0)
+    n = count(key, kinds*P)
+    off = (total(key, kinds*P)/n-everyone)*n.sqrt()
+    return off[n[:,0] >= least]
+
+# %% ../nbs/07_semantic.ipynb #c029s1
+def shared_space(
+    vectors:list[Tensor], # (T,D) of each recording
+    who:list,             # who speaks in it
+    drop:int=60, kinds:int=64,
+)->Tensor:                # (D,D), to multiply vectors with from the right
+    "Projection that drops the `drop` directions in which people differ most in the same sound."
+    x, names = torch.cat(vectors), {w: i for i,w in enumerate(dict.fromkeys(who))}
+    person = torch.cat([torch.full((len(v),), names[w]) for v,w in zip(vectors, who)])
+    some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:60_000]
+    centres = kmeans(x[some], kinds); sound = nearest(x[None], centres)[0]
+    own, D = _own_ways(x, sound, person), x.shape[1]
+    root = torch.linalg.cholesky(torch.cov((x-centres[sound]).T)+.01*torch.eye(D))
+    white = torch.linalg.inv(root)              # makes all directions within a kind alike
+    keep = torch.linalg.eigh(white@(own.T@own)@white.T)[1][:,:D-drop]   # ascending
+    return white.T@keep@keep.T@root.T
+
+# %% ../nbs/07_semantic.ipynb #c030
+@patch
+def fit_scale(self:SemanticTokenizer, raw:list, who=None):
+    "Set `mean`, `std` and, if it is known who speaks, `shared`."
+    Tokenizer.fit_scale(self, raw)
+    if who is not None:
+        vectors = [v for r in raw for v in self.levelled(r)]
+        self.shared.copy_(shared_space(vectors, who, self.config.voice))

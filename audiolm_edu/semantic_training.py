@@ -92,7 +92,7 @@ class MaskedPrediction(nn.Module):
 
     def loss(self, batch) -> tuple[Tensor,dict]: # (B,S), S a multiple of 640; labels (B,T,N)
         x, p = batch
-        with torch.no_grad(), torch.autocast('cpu', enabled=False): heard = disguise(log_mel(x))
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False): heard = disguise(log_mel(x))
         mask = span_mask(*p.shape[:2])
         logits = self.head(self.encoder(heard, mask)[-1])
         parts = [soft_cross_entropy(logits[m], p[m]) for m in (mask, ~mask)]
@@ -158,7 +158,7 @@ def loss(self:W2vBert,
     batch, # sound (B,S), S a multiple of 640, and the clear frames (B,T,dim) it is quantized by
 )->tuple[Tensor,dict]:
     x, frames = batch
-    with torch.autocast('cpu', enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         with torch.no_grad(): heard = disguise(log_mel(x))
         rows, ids, used = self.quantizer(frames)
         target = self.target(rows)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IGNORE', 'drop_repeats', 'restore_repeats', 'flatten', 'unflatten', 'pad_left', 'pad_right', 'tokenize_corpus',
-           'TokenStore', 'TokenCrops']
+           'TokenStore', 'AtSpeed', 'TokenCrops']
 
 # %% ../nbs/08_tokens.ipynb #c002
 import json, os
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from fastcore.basics import patch
 
-from .audio import AudioError
+from .audio import SR, AudioError, resample
 from .hub import write_atomically
 
 # %% ../nbs/08_tokens.ipynb #c005
@@ -130,9 +130,9 @@ def _read_shard(index:Path) -> tuple[list,list]: # its .json -> tables (T,1+Q), 
 # %% ../nbs/08_tokens.ipynb #c023
 class TokenStore:
     "Token shards by memory map: `store[i]` is z (T,), y (T,Q) of clip `i`."
-    def __init__(self, folder): # written by `tokenize_corpus`
+    def __init__(self, folder): # written by `tokenize_corpus`; or with several such in it
         self.tables, self.clips = [], []
-        for index in sorted(Path(folder).glob('shard-*.json')):
+        for index in sorted(Path(folder).rglob('shard-*.json')):
             tables, clips = _read_shard(index)
             self.tables += tables; self.clips += clips
         if not self.clips: raise AudioError(
@@ -157,7 +157,18 @@ def only(self:TokenStore,
     new.frames = self.frames[rows]
     return new
 
-# %% ../nbs/08_tokens.ipynb #c033
+# %% ../nbs/08_tokens.ipynb #c031
+class AtSpeed:
+    "The recordings of `store`, played `speed` times as fast."
+    def __init__(self, store, speed:float):
+        self.store, self.speed, self.clips = store, speed, store.clips
+
+    def __len__(self): return len(self.store)
+
+    def __getitem__(self, i) -> Tensor: # (S,)
+        return resample(self.store[i], round(SR*self.speed), SR)
+
+# %% ../nbs/08_tokens.ipynb #c037
 class TokenCrops:
     "Batch `i`: a list of (z, y) crops of about equal length; a pure function of `(seed, i)`."
     def __init__(self,
@@ -170,7 +181,7 @@ class TokenCrops:
         self.order = np.argsort(store.frames, kind='stable')
         self.p = store.frames[self.order]/store.frames.sum()
 
-# %% ../nbs/08_tokens.ipynb #c035
+# %% ../nbs/08_tokens.ipynb #c039
 @patch
 def __call__(self:TokenCrops, i:int) -> list[tuple[Tensor,Tensor]]:
     rng = np.random.default_rng((self.seed, i))

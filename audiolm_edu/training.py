@@ -74,17 +74,18 @@ class Trainer:
         batch,            # step -> batch, a pure function; see `share`
         folder,           # checkpoint and history go here
         steps:int, lr:float=3e-4, warmup:int=200, betas=(.9,.98), weight_decay:float=.01,
-        clip:float=1.,    # largest norm of the gradient
-        ema:float=.999,   # decay of the averaged weights
+        clip:float=1., ema:float=.999, # largest norm of the gradient; decay of the averaged weights
         valid=None,       # () -> {figure: number}, run with the averaged weights
         every:int=500,    # steps between checkpoints and validations
         best:str='', seed:int=0, # best.safetensors: weights of the smallest `best` of `valid`
+        patience:int=0,   # stop when so many validations have brought nothing better; 0: never
         count=count_rows, # batch -> number of terms its loss is the mean of
         shard=None,       # FSDP: classes to gather one at a time, () for the module in one piece
         bf16=None):       # mixed precision; None: where it is fast
         self.players, self.batch, self.folder, self.steps = players, batch, Path(folder), steps
         self.lr, self.warmup, self.clip, self.decay, self.seed = lr, warmup, clip, ema, seed
-        self.valid, self.every, self.best, self.count = valid, every, best, count
+        self.valid, self.every, self.best = valid, every, best
+        self.patience, self.count = patience, count
         self._join(shard, bf16); self._begin(betas, weight_decay)
 
 # %% ../nbs/05_training.ipynb #c022
@@ -314,6 +315,13 @@ def _patience(on:bool):
 
 # %% ../nbs/05_training.ipynb #c060
 @patch
+def stale(self:Trainer) -> bool:
+    "Have the last `patience` validations brought nothing? Read off the history, so that a resumed run agrees."
+    seen = [h[self.best] for h in self.history if self.best in h]
+    return 0 < self.patience <= len(seen)-1-min(range(len(seen)), key=seen.__getitem__, default=0)
+
+# %% ../nbs/05_training.ipynb #c061
+@patch
 def fit(self:Trainer,
     progress:bool=True,
     live:tuple=(),      # figures to draw while it trains, in a notebook
@@ -325,21 +333,21 @@ def fit(self:Trainer,
     hide = not progress or self.rank > 0
     bar = tqdm(total=self.steps, initial=self.step, disable=hide, mininterval=2)
     with _patience(self.world==1) as asked, bar:
-        while self.step < self.steps and not asked:
+        while self.step < self.steps and not asked and not self.stale():
             self.recent.append(self.train_step()); bar.update(); last = self.step==self.steps
             if self.step%50==0 or last: self._record(bar)
             if self.step%self.every==0 or last: self._validate(); self.save(); self._draw(live)
     if asked: self.save(); print(f'stopped at step {self.step}; `fit` resumes here')
     return self
 
-# %% ../nbs/05_training.ipynb #c062
+# %% ../nbs/05_training.ipynb #c063
 @patch
 def _record(self:Trainer, bar):
     mean = lambda k: round(sum(r[k] for r in self.recent)/len(self.recent), 4)
     means = {k: mean(k) for k in self.recent[-1]}
     self.history.append(dict(step=self.step, **means)); bar.set_postfix(means); self.recent = []
 
-# %% ../nbs/05_training.ipynb #c064
+# %% ../nbs/05_training.ipynb #c065
 @patch
 def _validate(self:Trainer):
     "Add validation figures to the history; keep the best averaged weights."
@@ -352,7 +360,7 @@ def _validate(self:Trainer):
         flat = {f'{n}/{k}': v for n in self.players for k,v in self.ema[n].items()}
         self._write('best.safetensors', flat)
 
-# %% ../nbs/05_training.ipynb #c065
+# %% ../nbs/05_training.ipynb #c066
 @patch
 def plot(self:Trainer,
     *names, # figures to draw; all by default

@@ -18,7 +18,7 @@ SIZES = dict(width=32, layers=2, heads=2)
 def tiny(lm):
     "The package's tokenizers, stages that were never trained, and windows of 2 s: many windows in little time."
     torch.manual_seed(0); K, N = lm.semantic.config.clusters, lm.codec.config.codes
-    configs = semantic_config(K, 20., **SIZES), coarse_config(K, N, **SIZES), fine_config(LEVELS, N, **SIZES)
+    configs = semantic_config(K, 20., **SIZES), coarse_config(K, N, pace=.9, **SIZES), fine_config(LEVELS, N, **SIZES)
     tiny = AudioLM(lm.codec, lm.semantic, [TokenLM(c).eval() for c in configs]); tiny.window, tiny.context = 50, 20
     for s in tiny.stages: nn.init.normal_(s.bias.weight)
     return tiny
@@ -88,7 +88,7 @@ def test_stream_comes_before_the_end(lm, prompt, monkeypatch):
 
 def test_limits_reach_every_stage(tiny, prompt):
     "Whatever allows one token only makes a stage deaf to the seed; the stages without it still hear it."
-    def pair(**how): return [tiny.continue_from(prompt, .8, seed=s, **how) for s in (1,2)]
+    def pair(**how): return [tiny.continue_from(prompt, .8, seed=s, drawn=LEVELS, **how) for s in (1,2)]
     for how,free in ((dict(temperature=0), .7), (dict(top_k=1), None), (dict(top_p=1e-9), None)):
         (name, one), = how.items()
         if name!='temperature': how = dict(temperature=.7)
@@ -99,6 +99,34 @@ def test_limits_reach_every_stage(tiny, prompt):
         a, b = pair(**how | {name: (free,one,one)}); assert not torch.equal(a.plan, b.plan)
         for value in (one, (one,one,one)):
             a, b = pair(**how | {name: value}); assert torch.equal(a.acoustic, b.acoustic)
+
+
+def test_what_is_not_drawn_does_not_hear_the_seed(tiny, prompt):
+    plan = dict(temperature=(0,1.,1.))
+    for drawn in (0, 2, COARSE, 7, LEVELS):
+        a, b = (tiny.continue_from(prompt, .8, seed=s, drawn=drawn, **plan) for s in (1,2))
+        assert a.drawn==drawn and torch.equal(a.acoustic, b.acoustic)==(drawn==0)
+        first = a.acoustic[75] != b.acoustic[75]                                 # the first new frame
+        if drawn in (0, COARSE): assert first[:drawn].any()==(drawn > 0)
+        if drawn==COARSE:
+            books = [l.book for l in tiny.codec.rvq.levels[COARSE:LEVELS]]
+            from audiolm_edu.fine_stage import refine
+            from audiolm_edu.sampling import LeastRisk
+            fine, = refine(tiny.stages[2], [a.acoustic[75:,:COARSE]], LeastRisk(books)); assert torch.equal(fine, a.acoustic[75:,COARSE:])
+
+
+def test_least_risk_has_the_least_risk():
+    "Of all codes, none has a smaller expected squared distance to a code drawn from the distribution."
+    from audiolm_edu.sampling import LeastRisk
+    g = torch.Generator().manual_seed(0); book, logits = torch.randn(40, 6, generator=g), 2*torch.randn(30, 40, generator=g)
+    risk = logits.softmax(-1)@torch.cdist(book, book).square()                   # (30,40): of taking each code
+    assert torch.equal(LeastRisk([book])(logits, 0), risk.argmin(-1))
+
+
+def test_words_in_another_voice(tiny, prompt):
+    voice = prompt.flip(0)[:2*SR]; take = tiny.resynthesise(prompt, seed=1, voice=voice)
+    assert take.prompt_frames==50 and torch.equal(take.acoustic[:50], tiny.tokens(voice)[0]) and take.acoustic.shape==(125,LEVELS)
+    assert not torch.equal(take.acoustic[50:], tiny.resynthesise(prompt, seed=1).acoustic)
 
 
 @pytest.mark.parametrize('how', [dict(temperature=0), dict(top_k=1), dict(top_p=1e-9)])

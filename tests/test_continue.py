@@ -72,3 +72,20 @@ def test_interrupt_leaves_nothing(tmp_path):
     p = subprocess.Popen([*command, 'continue', '-o', 'c.wav', '--seconds', '300'], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     time.sleep(12); p.send_signal(signal.SIGINT)
     assert p.wait(60)==130 and 'interrupted' in p.stderr.read() and not list(tmp_path.iterdir())
+
+
+def test_tokenize_a_folder(tmp_path, capsys):
+    "One command: every recording at two speeds; the second run has nothing left to do."
+    from audiolm_edu.audio import resample, save_audio
+    from audiolm_edu.codec import Codec
+    from audiolm_edu.corpus import clips
+    from audiolm_edu.tokens import TokenStore
+    folder = tmp_path/'speech'/'me'; folder.mkdir(parents=True)
+    for i,c in enumerate(clips('speech')[:3]): save_audio(folder/f'{i}.flac', c.audio()[:2*SR])
+    run = lambda: main(['tokenize', str(tmp_path/'speech'), '-o', str(tmp_path/'out'), '--speeds', '1', '1.25'])
+    assert run()==0; store = TokenStore(tmp_path/'out'/'tokens'); assert sorted(store.frames.tolist())==[40]*3+[50]*3
+    fast = TokenStore(tmp_path/'out'/'tokens'/'1.25'); x = resample(load_audio(folder/'2.flac'), 20_000, SR)
+    assert torch.equal(fast[2][1], Codec.from_pretrained('speech').encode(x[None])[0])
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path/'out').rglob('*.*')}
+    assert run()==0 and before=={p: p.stat().st_mtime_ns for p in (tmp_path/'out').rglob('*.*')}
+    assert main(['tokenize', str(tmp_path/'nowhere'), '-o', str(tmp_path/'x')])==2 and 'nowhere' in capsys.readouterr().err
