@@ -114,7 +114,7 @@ def import_peer():
         f"audiolm-pytorch is not installed ({e}); notebook 84b says how, or leave out --peer.") from None
     finally:
         for name in new:   # nobody else shall take a stand-in for the real one
-            if sys.modules[name].__spec__.loader is None: del sys.modules[name]
+            if name in sys.modules and sys.modules[name].__spec__.loader is None: del sys.modules[name]
     peer.get_encoded_dim = lambda name: 768  # would ask a hub for the width of a text model; no text here
     peer.tqdm = lambda it, **_: it
     logging.getLogger('transformers').setLevel(logging.ERROR)
