@@ -70,8 +70,10 @@ def test_no_network(tmp_path, monkeypatch, capsys):
 def test_interrupt_leaves_nothing(tmp_path):
     command = [sys.executable, '-c', 'import sys; from audiolm_edu.cli import main; sys.exit(main())']
     p = subprocess.Popen([*command, 'continue', '-o', 'c.wav', '--seconds', '300'], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
-    time.sleep(12); p.send_signal(signal.SIGINT)
-    assert p.wait(60)==130 and 'interrupted' in p.stderr.read() and not list(tmp_path.iterdir())
+    seen = ''
+    while 'token' not in seen: seen += p.stderr.read(1)   # the progress bar: it is writing
+    time.sleep(1); p.send_signal(signal.SIGINT)
+    assert 'interrupted' in p.communicate(timeout=60)[1] and p.returncode==130 and not list(tmp_path.iterdir())
 
 
 def test_tokenize_a_folder(tmp_path, capsys):
