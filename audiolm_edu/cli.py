@@ -147,7 +147,7 @@ def _torchaudio() -> str:
     try:
         import torchaudio
         return torchaudio.__version__
-    except (ImportError, OSError, RuntimeError) as e:
+    except (ImportError, OSError, RuntimeError, AttributeError) as e:
         return f'does not load ({type(e).__name__}); nothing in this package needs it to'
 
 def _check(what, mend:str):
