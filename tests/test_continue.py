@@ -69,7 +69,8 @@ def test_no_network(tmp_path, monkeypatch, capsys):
 
 def test_interrupt_leaves_nothing(tmp_path):
     command = [sys.executable, '-c', 'import sys; from audiolm_edu.cli import main; sys.exit(main())']
-    p = subprocess.Popen([*command, 'continue', '-o', 'c.wav', '--seconds', '300'], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    p = subprocess.Popen([*command, 'continue', '-o', 'c.wav', '--seconds', '300'], cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))   # a shell's background jobs ignore it
     seen = ''
     while 'token' not in seen: seen += p.stderr.read(1)   # the progress bar: it is writing
     time.sleep(1); p.send_signal(signal.SIGINT)
