@@ -46,7 +46,7 @@ def cmd_continue(a):
     from audiolm_edu.audiolm import AudioLM, as_prompt
     prompt, lm = as_prompt(source), AudioLM.from_pretrained(a.model)
     start = time.perf_counter()
-    take = lm.continue_from(prompt, a.seconds, a.seed, a.temperature, True, a.top_k, a.top_p)
+    take = lm.continue_from(prompt, a.seconds, a.seed, a.temperature, True, a.top_k, a.top_p, guide=a.guide)
     _save(take, out, time.perf_counter()-start)
 
 def cmd_generate(a):
@@ -55,7 +55,7 @@ def cmd_generate(a):
     from audiolm_edu.audiolm import AudioLM
     lm = AudioLM.from_pretrained(a.model)
     start = time.perf_counter()
-    take = lm.generate(a.seconds, a.seed, a.temperature, True, a.top_k, a.top_p)
+    take = lm.generate(a.seconds, a.seed, a.temperature, True, a.top_k, a.top_p, guide=a.guide)
     _save(take, out, time.perf_counter()-start)
 
 # %% ../nbs/83_cli.ipynb #c011
@@ -197,6 +197,7 @@ def _generation(s, out:str, seconds:float):
                    metavar=('T1','T2','T3'), help='of the three stages (default .6 .8 .6)')
     s.add_argument('--top-k', type=int, help='draw from the k likeliest tokens only')
     s.add_argument('--top-p', type=float, help='draw from the fewest that have probability p')
+    s.add_argument('--guide', type=float, default=1., help='how much the plan counts (1: as in the paper)')
 
 def _commands(sub) -> dict: # name: its parser
     "One parser for each function called cmd_*."

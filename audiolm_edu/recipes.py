@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPEEDS', 'SIZES', 'PARTS', 'Job', 'to_train_on', 'fit', 'following', 'heard_through', 'codec_trainers', 'train_codec',
-           'fit_mixture', 'tracts', 'semantic_trainers', 'train_semantic', 'stage_plan', 'held_out_loss', 'sides',
-           'train_stage', 'train', 'expected', 'beside']
+           'fit_mixture', 'tracts', 'semantic_trainers', 'train_semantic', 'stage_plan', 'held_out_loss', 'alike',
+           'sides', 'train_stage', 'train', 'expected', 'write_plans', 'beside']
 
 # %% ../nbs/86_recipes.ipynb #c002
 import json
@@ -20,8 +20,8 @@ from safetensors.torch import load_file, save_file
 from .audio import SR, AudioError, log_mel
 from .codec import CODEC_PRESETS, Codec, amplitudes
 from .codec_training import Critics, DecoderGame, SpectrumDiscriminator, SpectrumGame, spectral_loss
-from .coarse_stage import COARSE, coarse_batch, coarse_config
-from .corpus import Crops, Waveforms, held_out, pack, read_folder
+from .coarse_stage import COARSE, coarse_batch, coarse_config, without_plan
+from .corpus import Clip, Crops, Waveforms, held_out, pack, read_folder
 
 # %% ../nbs/86_recipes.ipynb #c002s1
 from .evaluate import abx, yardstick
@@ -31,7 +31,7 @@ from .semantic import SEMANTIC_PRESETS, SemanticTokenizer, cepstra, pad_to_token
 from .semantic_stage import semantic_batch, semantic_config
 from .semantic_training import (
     LabelledCrops, MaskedPrediction, Mixture, W2vBert, largest, likeliest_tract, speaker_free, warp)
-from .tokens import IGNORE, AtSpeed, TokenCrops, TokenStore, drop_repeats, tokenize_corpus
+from .tokens import IGNORE, AtSpeed, TokenCrops, TokenStore, tokenize_corpus, write_shard
 from .training import Trainer
 from .transformer import TokenLM
 
@@ -199,15 +199,14 @@ def tokens(self:Job) -> TokenStore:
 SIZES = dict(small=dict(stage1=dict(dropout=.2), stage2=dict(layers=5), stage3=dict(width=128, layers=4)),
              tiny={f'stage{i}': dict(width=64, layers=2) for i in (1,2,3)})
 
-def stage_plan(job:Job, name:str, own:TokenStore, codec:Codec, semantic:SemanticTokenizer) -> tuple:
+def stage_plan(job:Job, name:str, codec:Codec, semantic:SemanticTokenizer) -> tuple:
     "What a stage is: sizes, vectors of its codes, batches, crop lengths, frames in a batch, steps."
     K, N, sizes = semantic.config.clusters, codec.config.codes, SIZES[job.preset][name]
     z, y = [semantic.centroids], [l.book for l in codec.rvq.levels]
     Q = min(LEVELS, codec.config.levels)
-    pace = round(float(sum(len(drop_repeats(z)[0]) for z,_ in own)/own.frames.sum()), 3)
     return dict(
-        stage1=(semantic_config(K, 25*pace, **sizes), ([], z), semantic_batch, [750], 3000, 600),
-        stage2=(coarse_config(K, N, pace=pace, **sizes), (z, y[:COARSE]), coarse_batch, [250,100,100,100], 1200, 2800),
+        stage1=(semantic_config(K, **sizes), ([], z), semantic_batch, [750], 3000, 600),
+        stage2=(coarse_config(K, N, **sizes), (z, y[:COARSE]), coarse_batch, [250,100,100,100], 1200, 6000),
         stage3=(fine_config(Q, N, **sizes), (y[:COARSE], y[COARSE:Q]), lambda c: fine_batch(c, N), [25,CHUNK], 450, 1500),
     )[name]
 
@@ -218,27 +217,33 @@ def held_out_loss(lm:TokenLM, batches:list):
     total = sum(map(count, batches))
     return lambda: dict(valid=sum(lm.loss(b)[0].item()*count(b) for b in batches)/total)
 
-def sides(job:Job, name:str) -> tuple[TokenStore,TokenStore,TokenStore]:
-    "Tokens to train on, to judge by, and of the spoken language as it is."
-    tokens, straight = job.tokens(), TokenStore(job.work/'tokens'/'1')
-    own = straight.only(lambda c: job.spoken(c['path']))
-    if name=='stage1': tokens, straight = tokens.only(lambda c: job.spoken(c['path'])), own
-    return (tokens.only(lambda c: not held_out(c['speaker'])),
-            straight.only(lambda c: held_out(c['speaker'])), own)
+def alike(crops:list) -> list:
+    "Crops cut to the shortest of them: rows of one length need no padding, and train in two thirds of the time."
+    T = min(len(z) for z,_ in crops)
+    return [(z[:T], y[:T]) for z,y in crops]
+
+def sides(job:Job, name:str) -> tuple[TokenStore,TokenStore]:
+    "Tokens to train on and, of the spoken language only, to judge by."
+    heard = job.tokens().only(lambda c: not held_out(c['speaker']) and
+                              (name!='stage1' or job.spoken(c['path'])))
+    straight = TokenStore(job.work/'tokens'/'1')
+    return heard, straight.only(lambda c: held_out(c['speaker']) and job.spoken(c['path']))
 
 # %% ../nbs/86_recipes.ipynb #c019s1
 def train_stage(job:Job, name:str):
     "Stage 1, 2 or 3, saved in `job.out`."
-    heard, judged, own = sides(job, name)
+    heard, judged = sides(job, name)
     parts = job.part(Codec, 'codec'), job.part(SemanticTokenizer, 'semantic')
-    config, vectors, make, lengths, budget, steps = stage_plan(job, name, own, *parts)
+    config, vectors, make, lengths, budget, steps = stage_plan(job, name, *parts)
     lm, T = TokenLM(config).know(*vectors), lengths[-1]
     crops = [TokenCrops(heard, n, budget, seed=4+i) for i,n in enumerate(lengths)]
     some = [judged[i] for i in range(0, len(judged), max(1, len(judged)//100))]   # about a hundred
     valid = held_out_loss(lm, [make([(z[:T], y[:T])]) for z,y in some])
-    t = Trainer(dict(lm=(lm, lm.loss)), lambda i: make(crops[i%len(crops)](i)), job.work/name,
-                job.steps(steps), lr=2e-3, warmup=100, weight_decay=.05, valid=valid, every=100,
-                best='valid', patience=8, count=lambda b: (b[2]!=IGNORE).sum().item())
+    def batch(i):
+        some = alike(crops[i%len(crops)](i))
+        return make(without_plan(some) if name=='stage2' and i%10==9 else some)
+    t = Trainer(dict(lm=(lm, lm.loss)), batch, job.work/name, job.steps(steps), lr=2e-3, warmup=100, weight_decay=.05,
+                valid=valid, every=100, best='valid', patience=8, count=lambda b: (b[2]!=IGNORE).sum().item())
     history = fit(t)
     best = load_file(job.work/name/'best.safetensors')
     lm.load_state_dict({k.removeprefix('lm/'): v for k,v in best.items()})
@@ -256,6 +261,14 @@ def train(part:str, job:Job):
 def expected(part:str, name:str='speech') -> list[dict]:
     "The history of a trained model: what a run of the same recipe should look like."
     return json.loads((locate(name)/f'{part}.json').read_text())['notes']['history']
+
+def write_plans(job:Job):
+    "Semantic tokens of the spoken language into `out/plans`, as the package carries them; see `plans`."
+    own = TokenStore(job.work/'tokens'/'1').only(lambda c: job.spoken(c['path']))
+    here = lambda c: Clip(Path(c['path']).relative_to(job.data[0]), c['speaker'], c['frames']/25)
+    (job.out/'plans').mkdir(parents=True, exist_ok=True)
+    tables = [np.ascontiguousarray(t[:,:1]) for t in own.tables]
+    write_shard(job.out/'plans'/'shard-00000', tables, [here(c) for c in own.clips])
 
 def beside(part:str, figure:str, *histories):
     "The package's curve of one figure, and others over it."
