@@ -77,7 +77,7 @@ def windows(
 @torch.no_grad()
 def probabilities(self:CropCNN, x:Tensor) -> Tensor: # (S,) -> (classes,)
     "The mean over all windows of `x`; the network must be in evaluation mode."
-    return self(windows(x)).softmax(-1).amax(0)
+    return self(windows(x)).softmax(-1).mean(0)
 
 @patch
 def answer(self:CropCNN, x:Tensor): # (S,) -> one of `config.classes`
