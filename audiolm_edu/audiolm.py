@@ -236,7 +236,7 @@ def _takes(self:AudioLM, start, prompt, seed, dice:Dice, progress:bool):
     return takes if any(many) else takes[0]
 
 # %% ../nbs/14_audiolm.ipynb #c032
-DRAWN, GUIDE = COARSE, 1.
+DRAWN, GUIDE = COARSE, 2.
 
 @patch
 def _dice(self:AudioLM, temperature, top_k, top_p, drawn, guide) -> Dice:

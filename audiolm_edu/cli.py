@@ -197,7 +197,7 @@ def _generation(s, out:str, seconds:float):
                    metavar=('T1','T2','T3'), help='of the three stages (default .6 .8 .6)')
     s.add_argument('--top-k', type=int, help='draw from the k likeliest tokens only')
     s.add_argument('--top-p', type=float, help='draw from the fewest that have probability p')
-    s.add_argument('--guide', type=float, default=1., help='how much the plan counts (1: as in the paper)')
+    s.add_argument('--guide', type=float, default=2., help='how much the plan counts (1: as in the paper)')
 
 def _commands(sub) -> dict: # name: its parser
     "One parser for each function called cmd_*."
