@@ -46,9 +46,11 @@ class Take:
     @property
     def seconds(self) -> float: return len(self.audio)/self.sr
 
-    def _repr_html_(self):
-        length = f'{self.seconds:.1f} s ({self.prompt_frames/25:.1f} s prompt)'
-        return listen(self.audio, f'{length} · seed {self.seed} · weights {self.weights}').data
+# %% ../nbs/14_audiolm.ipynb #c005n0
+@patch
+def _repr_html_(self:Take):
+    length = f'{self.seconds:.1f} s ({self.prompt_frames/25:.1f} s prompt)'
+    return listen(self.audio, f'{length} · seed {self.seed} · weights {self.weights}').data
 
 # %% ../nbs/14_audiolm.ipynb #c007
 def _three(name:str, value) -> tuple:
@@ -246,6 +248,7 @@ def _frames(seconds:float) -> int:
     if 0 < seconds <= 600: return max(1, round(seconds*25))
     raise AudioError(f"seconds is {seconds:g}; it must be above 0 and at most 600.")
 
+# %% ../nbs/14_audiolm.ipynb #c032s1
 @patch
 def continue_from(self:AudioLM,
     prompt,                  # path, array or tensor (S,) at 16 kHz, 0.5 to 60 s; or a list
