@@ -19,6 +19,6 @@ setup(
     package_dir={'audiolm_edu.notebooks': 'nbs'},       # the wheel carries the notebooks for reading
     package_data={'audiolm_edu': ['clips/**/*', 'weights/**/*', 'plans/*', 'pairs/*'], 'audiolm_edu.notebooks': ['*.ipynb']},
     install_requires=lines('requirements'),
-    extras_require={extra: lines(f'{extra}_requirements') for extra in ('dev', 'bench')},
+    extras_require={extra: lines(f'{extra}_requirements') for extra in ('dev', 'eval', 'bench')},
     entry_points={'console_scripts': lines('console_scripts')},
 )

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPEEDS', 'SIZES', 'PARTS', 'Job', 'to_train_on', 'fit', 'following', 'heard_through', 'codec_trainers', 'train_codec',
            'fit_mixture', 'tracts', 'semantic_trainers', 'train_semantic', 'stage_plan', 'held_out_loss', 'alike',
-           'sides', 'train_stage', 'train', 'expected', 'write_plans', 'beside']
+           'sides', 'train_stage', 'train_semantic_decoder', 'train', 'expected', 'write_plans', 'beside']
 
 # %% ../nbs/86_recipes.ipynb #c002
 import json
@@ -28,6 +28,7 @@ from .evaluate import abx, yardstick
 from .fine_stage import CHUNK, LEVELS, fine_batch, fine_config
 from .hub import load_model, locate, save_model, write_atomically
 from .semantic import SEMANTIC_PRESETS, SemanticTokenizer, cepstra, pad_to_token, standardised
+from .semantic_decoder import SemanticDecoder, SemanticDecoderConfig, decoder_batch
 from .semantic_stage import semantic_batch, semantic_config
 from .semantic_training import (
     LabelledCrops, MaskedPrediction, Mixture, W2vBert, largest, likeliest_tract, speaker_free, warp)
@@ -249,8 +250,23 @@ def train_stage(job:Job, name:str):
     lm.load_state_dict({k.removeprefix('lm/'): v for k,v in best.items()})
     save_model(lm.eval(), job.out, name, history=history)
 
+# %% ../nbs/86_recipes.ipynb #c019s1n1
+def train_semantic_decoder(job:Job):
+    "A decoder of semantic tokens, saved in `job.out`."
+    heard, judged = sides(job, 'stage1')
+    codec, semantic = job.part(Codec, 'codec'), job.part(SemanticTokenizer, 'semantic')
+    width = 192 if job.preset=='small' else 64
+    c = SemanticDecoderConfig(semantic.config.clusters, codec.config.latent, width)
+    model, crops = SemanticDecoder(c).know(semantic.centroids), TokenCrops(heard, 150, 2400, seed=9)
+    some = [decoder_batch([judged[i]], codec) for i in range(0, len(judged), max(1, len(judged)//100))]
+    valid = lambda: dict(valid=sum(model.loss(b)[0].item() for b in some)/len(some))
+    t = Trainer(dict(decoder=(model, model.loss)), lambda i: decoder_batch(alike(crops(i)), codec),
+                job.work/'semantic_decoder', job.steps(1800), lr=2e-3, warmup=50, ema=.995, valid=valid, every=200)
+    save_model(model.eval(), job.out, 'semantic_decoder', history=fit(t))
+
 # %% ../nbs/86_recipes.ipynb #c020
-PARTS = dict(codec=train_codec, semantic=train_semantic, **{f'stage{i}': train_stage for i in (1,2,3)})
+PARTS = dict(codec=train_codec, semantic=train_semantic, semantic_decoder=train_semantic_decoder,
+             **{f'stage{i}': train_stage for i in (1,2,3)})
 
 def train(part:str, job:Job):
     "Train one part of `job`."

@@ -8,14 +8,12 @@ import time
 import pytest
 import torch
 
-from audiolm_edu import cli
+from audiolm_edu import cli, recipes
 from audiolm_edu.audio import SR, AudioError, load_audio, save_audio
 from audiolm_edu.audiolm import AudioLM
 from audiolm_edu.corpus import clips, held_out, prompt_path
 from audiolm_edu.recipes import SIZES, Job, expected, fit, following
 from audiolm_edu.training import Trainer
-
-PARTS = ('codec', 'semantic', 'stage1', 'stage2', 'stage3')
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +30,8 @@ def train(part, data, out, *more): return cli.main(['train', part, '--data', str
 
 
 def test_all_parts_from_a_folder(data, tmp_path):
-    for part in PARTS: assert train(part, data, tmp_path/'m')==0
+    assert set(cli.PARTS)==set(recipes.PARTS)
+    for part in cli.PARTS: assert train(part, data, tmp_path/'m')==0
     lm = AudioLM.from_pretrained(tmp_path/'m')
     assert lm.stages[1].config.width==SIZES['tiny']['stage2']['width'] and lm.stages[1].config.pace > .5 and lm.stages[2].config.pace==4
     take = lm.continue_from(prompt_path(), 1, seed=1); assert take.seconds==4 and take.audio.isfinite().all()
@@ -72,4 +71,4 @@ def test_histories(): assert [h['step'] for h in following([dict(step=50), dict(
 
 
 def test_expected_curves():
-    for part in PARTS: assert expected(part)[-1]['step'] > 100
+    for part in cli.PARTS: assert expected(part)[-1]['step'] > 100
