@@ -224,10 +224,11 @@ def picture_of(figures:list[Figure]) -> str:
     "A plot of one measure as an HTML image."
     import matplotlib.pyplot as plt
     fig, ax = plt.subplots(figsize=(6, .35*len(figures)+.9), layout='constrained')
+    marks = dict(ours=('o', 'C0', 'this model'), paper=('D', 'C1', 'the paper'), chance=('|', 'k', 'chance'))
     for i,f in enumerate(reversed(figures)):
         if f.low is not None: ax.plot([f.low,f.high], [i,i], color='C0', lw=3, alpha=.4)
-        for value,mark,label in ((f.ours,'o','this model'), (f.paper,'D','the paper'), (f.chance,'|','chance')):
-            if value is not None: ax.plot(value, i, mark, color=dict(o='C0', D='C1')[mark] if mark!='|' else 'k', label=label if i==0 else None)
+        for name,(mark,color,label) in marks.items():
+            if getattr(f, name) is not None: ax.plot(getattr(f, name), i, mark, color=color, label=label if i==0 else '')
     ax.set_yticks(range(len(figures)), [f.row for f in reversed(figures)]); ax.set_xlabel(figures[0].measure)
     ax.legend(fontsize=7); out = io.BytesIO(); fig.savefig(out, format='png', dpi=80); plt.close(fig)
     text = '; '.join(f'{f.row}: {f.ours:.1f}' for f in figures)
@@ -275,8 +276,8 @@ def report(lm:AudioLM, out, data=None, s:Settings=TINY) -> list[Figure]:
     "Write `report.html` and `report.json` into `out`."
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     result = measure(lm, out/'work', data, s)
-    about = dict(weights=lm.weights, version=__version__, torch=torch.__version__, settings=asdict(s), seeds='0, 1, 2, ... in the order of the clips',
-                 data='the clips of the package' if data is None else Path(data).name)
+    about = dict(weights=lm.weights, version=__version__, torch=torch.__version__, settings=asdict(s),
+                 seeds='0, 1, 2, ... in the order of the clips', data='the clips of the package' if data is None else Path(data).name)
     content = json.dumps(dict(about=about, notes=result['notes'], figures=[asdict(f) for f in result['figures']]), indent=1)
     write_atomically(out/'report.json', lambda p: p.write_text(content))
     write_atomically(out/'report.html', lambda p: p.write_text(page(result, about), encoding='utf-8'))
