@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'PARTS', 'cmd_continue', 'cmd_generate', 'cmd_tokens', 'cmd_tokenize', 'cmd_train', 'cmd_evaluate',
-           'cmd_decode', 'notebooks_dir', 'cmd_notebooks', 'checks', 'cmd_doctor', 'parser', 'run_command', 'main']
+           'cmd_ablate', 'cmd_decode', 'notebooks_dir', 'cmd_notebooks', 'checks', 'cmd_doctor', 'parser',
+           'run_command', 'main']
 
 # %% ../nbs/83_cli.ipynb #c002
 import argparse, sys, time
@@ -107,6 +108,15 @@ def cmd_evaluate(a):
     if out.exists() and not out.is_dir(): raise AudioError(f"{out}: is a file; name a folder.")
     figures = report(AudioLM.from_pretrained(a.model), out, a.data, FULL if a.full else TINY)
     print(f"{out/'report.html'}: {len(figures)} figures")
+
+# %% ../nbs/83_cli.ipynb #c015n1n0
+def cmd_ablate(a):
+    "Leave a part out, train a small model, and measure it (notebook 20)."
+    from audiolm_edu.ablations import ablate
+    from audiolm_edu.recipes import Job
+    for d in a.data:
+        if not Path(d).is_dir(): raise AudioError(f"{d}: there is no such folder.")
+    for r in ablate(a.name, Job(a.data, Path(a.out), share=a.share)): print(f"{r['measure']:18s}{r['value']:.3f}")
 
 # %% ../nbs/83_cli.ipynb #c017
 def _acoustic(path:str, c):
@@ -216,12 +226,12 @@ def _commands(sub) -> dict: # name: its parser
     for name,f in functions.items():
         made[name] = sub.add_parser(name, help=f.__doc__, description=f.__doc__)
         made[name].set_defaults(run=f)
-        if name not in ('notebooks', 'doctor', 'train'):
+        if name not in ('notebooks', 'doctor', 'train', 'ablate'):
             made[name].add_argument('--model', default='speech', help="'speech', or a folder")
     return made
 
 # %% ../nbs/83_cli.ipynb #c026
-PARTS = 'codec', 'semantic', 'stage1', 'stage2', 'stage3', 'semantic_decoder'   # of notebook 86, which is slow to import
+PARTS = 'codec', 'semantic', 'stage1', 'stage2', 'stage3', 'semantic_decoder', 'semantic_residual'   # of notebook 86, which is slow to import
 
 def _training(c:dict):
     "Arguments of what makes or uses a corpus."
@@ -233,11 +243,13 @@ def _training(c:dict):
     c['evaluate'].add_argument('--data', help='recordings with held-out speakers; the clips of the package if left out')
     c['evaluate'].add_argument('--full', action='store_true', help='hours instead of minutes')
     c['train'].add_argument('part', choices=PARTS)
-    c['train'].add_argument('--data', nargs='+', required=True, metavar='DIR',
-                            help='recordings; the first folder is what is to be spoken')
-    c['train'].add_argument('--out', required=True, help='the model and its checkpoints go here')
     c['train'].add_argument('--preset', default='small', choices=('tiny', 'small'))
-    c['train'].add_argument('--share', type=float, default=1., help='of the usual steps (default 1)')
+    c['ablate'].add_argument('name', help='"stage 2", "no clock", ...: see notebook 20')
+    for s in (c['train'], c['ablate']):
+        s.add_argument('--data', nargs='+', required=True, metavar='DIR',
+                       help='recordings; the first folder is what is to be spoken')
+        s.add_argument('--out', required=True, help='what comes of it, and checkpoints, go here')
+        s.add_argument('--share', type=float, default=1., help='of the usual steps (default 1)')
 
 # %% ../nbs/83_cli.ipynb #c026s1
 def parser() -> argparse.ArgumentParser:

