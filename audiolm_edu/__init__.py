@@ -18,6 +18,10 @@ from audiolm_edu.audiolm import *
 from audiolm_edu.evaluate import *
 from audiolm_edu.hub import *
 from audiolm_edu.adaptors import *
+from audiolm_edu.semantic_decoder import *
+from audiolm_edu.speakers import *
+from audiolm_edu.judgements import *
+from audiolm_edu.listening import *
 ```
 
 ```python

@@ -444,6 +444,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'audiolm_edu.listening.choices': ('listening.html#choices', 'audiolm_edu/listening.py'),
                                        'audiolm_edu.listening.draw_clips': ('listening.html#draw_clips', 'audiolm_edu/listening.py'),
                                        'audiolm_edu.listening.equal_level': ('listening.html#equal_level', 'audiolm_edu/listening.py'),
+                                       'audiolm_edu.listening.fingerprint': ('listening.html#fingerprint', 'audiolm_edu/listening.py'),
                                        'audiolm_edu.listening.merge': ('listening.html#merge', 'audiolm_edu/listening.py'),
                                        'audiolm_edu.listening.pair_trials': ('listening.html#pair_trials', 'audiolm_edu/listening.py'),
                                        'audiolm_edu.listening.power': ('listening.html#power', 'audiolm_edu/listening.py'),

@@ -139,7 +139,7 @@ def run_trial(name:str, job:Job) -> list[dict]:
 CODECS = {'residual, 25 x 4 codes': CodecConfig(width=128, encoder=(1,1), decoder=(1,1), latent=64, levels=4),
           'single, 100 x 1 code': CodecConfig(width=128, encoder=(1,1), decoder=(1,1), latent=64, levels=1, hop=40)}
 
-def trained_codec(c:CodecConfig, job:Job, steps:int=4000) -> Codec:
+def trained_codec(c:CodecConfig, job:Job, steps:int=2000) -> Codec:
     "A small codec, trained on spectra."
     store = job.open(); torch.manual_seed(0); codec = Codec(c)
     crops = Crops(store, 16, SR, to_train_on(store), gain_db=9, seed=2)
@@ -158,7 +158,7 @@ def run_codec(name:str, job:Job, most:int=40) -> list[dict]:
                'words wrong': zip(*(errors(c.text, hear(x)[0])['WER'] for c,x in zip(some, again)))}
     job.out.mkdir(parents=True, exist_ok=True)
     (job.out/f'{file_name(name)}.mp3').write_bytes(mp3(codec.roundtrip(load_audio(prompt_path()))))
-    base = dict(name=name, people=len(set(who)), clips=len(some), steps=job.steps(4000), parameters=sum(p.numel() for p in codec.parameters()))
+    base = dict(name=name, people=len(set(who)), clips=len(some), steps=job.steps(2000), parameters=sum(p.numel() for p in codec.parameters()))
     return [base|dict(zip(('value','low','high'), ratio(*f, who)), measure=k) for k,f in figures.items()]
 
 def file_name(name:str) -> str: return name.replace(' ', '_').replace(',', '')

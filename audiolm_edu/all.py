@@ -25,6 +25,10 @@ from .audiolm import *
 from .evaluate import *
 from .hub import *
 from .adaptors import *
+from .semantic_decoder import *
+from .speakers import *
+from .judgements import *
+from .listening import *
 
 # %% ../nbs/index.ipynb #c003
 __all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

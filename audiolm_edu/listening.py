@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['REAL', 'PAIR', 'COLUMNS', 'ASK', 'Tally', 'power', 'Trial', 'choices', 'equal_level', 'check_trials', 'Answer',
-           'tally', 'Session', 'said_of', 'summary', 'draw_clips', 'speech_trials', 'pair_trials', 'read_answers',
-           'ClassResult', 'rater_bootstrap', 'merge', 'wav', 'ListeningTest']
+           'fingerprint', 'tally', 'Session', 'said_of', 'summary', 'draw_clips', 'speech_trials', 'pair_trials',
+           'read_answers', 'ClassResult', 'rater_bootstrap', 'merge', 'wav', 'ListeningTest']
 
 # %% ../nbs/15d_listening.ipynb #c002
-import csv, html, io, math, random, time
+import csv, hashlib, html, io, math, random, time
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from functools import partial
@@ -110,6 +110,15 @@ class Answer:
     answer:str     # '' if skipped
     seconds:float  # from the first listening
     seed:int       # of the session's order
+    test:str       # `fingerprint` of all trials: answers to other trials do not mix with these
+
+def fingerprint(trials:list[Trial]) -> str:
+    "Eight letters for these names, truths and sounds, in any order."
+    h = hashlib.sha256()
+    for t in sorted(trials, key=lambda t: t.name):
+        h.update(f'{t.name}\0{t.truth}\0'.encode())
+        for x in t.sounds: h.update((x*32767).round().to(torch.int16).numpy().tobytes())
+    return h.hexdigest()[:8]
 
 def tally(answers:list[Answer]) -> Tally:
     "How many were right; who skips has not answered."
@@ -128,7 +137,7 @@ class Session:
         check_trials(trials)
         self.trials, self.rater, self.seed, self.clock = sorted(trials, key=lambda t: t.name), rater, seed, clock
         random.Random(seed).shuffle(self.trials)
-        self.choices = choices({t.truth for t in trials})
+        self.choices, self.test = choices({t.truth for t in trials}), fingerprint(trials)
         self.answers, self.heard, self.start = [], set(), None
 
     @property
@@ -155,7 +164,7 @@ def ready(self:Session) -> bool:
 def _close(self:Session, answer:str):
     "Keep the answer and turn to the next trial."
     t, seconds = self._now(), self.clock()-self.start if self.heard else 0.
-    self.answers.append(Answer(self.rater, t.name, t.truth, answer, round(seconds, 2), self.seed))
+    self.answers.append(Answer(self.rater, t.name, t.truth, answer, round(seconds, 2), self.seed, self.test))
     self.heard, self.start = set(), None
 
 # %% ../nbs/15d_listening.ipynb #c029
@@ -285,7 +294,8 @@ def to_csv(self:Session, path) -> Path:
 def _checked(row:dict, where:str) -> Answer:
     "A row of the table, checked."
     if None in row or None in row.values(): raise AudioError(f"{where}: has not {len(COLUMNS)} fields.")
-    if not row['rater'] or not row['trial']: raise AudioError(f"{where}: rater or trial is empty.")
+    for k in ('rater','trial','test'):
+        if not row[k]: raise AudioError(f"{where}: {k} is empty.")
     try: seconds, seed = float(row['seconds']), int(row['seed'])
     except ValueError: raise AudioError(f"{where}: seconds or seed is not a number.") from None
     if not 0 <= seconds < math.inf: raise AudioError(f"{where}: it cannot have taken {seconds} seconds.")
@@ -293,7 +303,7 @@ def _checked(row:dict, where:str) -> Answer:
     except AudioError as e: raise AudioError(f"{where}: {e}") from None
     if row['answer'] and row['answer'] not in known: raise AudioError(
         f"{where}: the answer {row['answer']!r} is neither of {' and '.join(known)}.")
-    return Answer(row['rater'], row['trial'], row['truth'], row['answer'], seconds, seed)
+    return Answer(row['rater'], row['trial'], row['truth'], row['answer'], seconds, seed, row['test'])
 
 # %% ../nbs/15d_listening.ipynb #c068
 def read_answers(path) -> list[Answer]:
@@ -339,6 +349,9 @@ def merge(paths:list, draws:int=2000, seed:int=0) -> ClassResult:
     "Pool the files of a class."
     answers = [a for p in paths for a in read_answers(p)]
     choices({a.truth for a in answers})   # one kind of test
+    tests = {a.test for a in answers}
+    if len(tests) > 1: raise AudioError(f"these are answers to {len(tests)} different sets of trials ({', '.join(sorted(tests))}); "
+                                        "make the trials once for the whole class, or merge each set by itself.")
     (rater, trial), times = Counter((a.rater, a.trial) for a in answers).most_common(1)[0]
     if times > 1: raise AudioError(f"{rater} judged {trial} {times} times; give each file once, each listener a name.")
     raters = {r: tally([a for a in answers if a.rater==r]) for r in sorted({a.rater for a in answers})}

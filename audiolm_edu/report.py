@@ -199,7 +199,7 @@ class Settings:
     prompt:float=3.; seconds:float=7.; takes:int=1   # of the continuations in Table III
     residual:bool=False # train semantic tokens of 6000 bit/s for Table I; half an hour, needs a folder of recordings
 
-TINY, FULL = Settings(8, 3, 150, 16, 4, 1.5, 2., 4), Settings(40, 10, 4000, 32, 1, residual=True)
+TINY, FULL = Settings(8, 3, 150, 16, 4, 1.5, 2., 4), Settings(40, 10, 2000, 32, 1, residual=True)
 
 def material(data) -> tuple[list[Clip],list[Clip],Callable]: # recordings, people for the classifier, whom to ask about
     "What to measure on: a folder, or the package."

@@ -92,7 +92,7 @@ def test_an_answer_is_given_once_and_after_listening():
     s.listen(); now[0] = 12.; s.listen(); now[0] = 13.5
     with pytest.raises(AudioError, match='answer real or continued'): s.answer('A')
     s.answer('real')
-    assert s.answers==[li.Answer('7', first.name, first.truth, 'real', 3.5, 5)]
+    assert s.answers==[li.Answer('7', first.name, first.truth, 'real', 3.5, 5, li.fingerprint(blank(4)))]
     with pytest.raises(AudioError, match='listen to the trial'): s.answer('continued')
     s.skip()
     assert s.answers[1].answer=='' and s.answers[1].seconds==0 and s.tally.n==1
@@ -222,7 +222,7 @@ def test_round_trip(tmp_path):
     path.write_bytes(b'\xef\xbb\xbf'+path.read_bytes())       # as a spreadsheet saves it
     assert li.read_answers(path)==s.answers
     assert [p.name for p in tmp_path.iterdir()]==['1.csv']
-    with path.open(encoding='utf-8-sig') as f: assert next(csv.reader(f))==['rater','trial','truth','answer','seconds','seed']
+    with path.open(encoding='utf-8-sig') as f: assert next(csv.reader(f))==['rater','trial','truth','answer','seconds','seed','test']
     with pytest.raises(AudioError, match='does not exist'): s.to_csv(tmp_path/'no'/'1.csv')
 
 
@@ -238,6 +238,12 @@ def test_merge_is_the_pool(tmp_path):
     assert (swapped.tally, swapped.raters, swapped.by_rater)==(r.tally, r.raters, r.by_rater)
 
 
+def test_a_fingerprint_is_of_the_set():
+    own = li.fingerprint(blank(4))
+    assert own==li.fingerprint(blank(4)[::-1]) and len({own, li.fingerprint(blank(6)), li.fingerprint([*blank(4)[:3], Trial('003', 'real', blank(4)[3].sounds)])})==3
+    louder = [Trial(t.name, t.truth, tuple(x*1.01 for x in t.sounds)) for t in blank(4)]; assert li.fingerprint(louder)!=own
+
+
 def test_bootstrap_counts_people():
     alike, unlike = [Tally(30, 60)]*6, [Tally(60, 60)]*3+[Tally(0, 60)]*3
     assert li.rater_bootstrap(alike)==(.5, .5)
@@ -249,16 +255,17 @@ def test_bootstrap_counts_people():
     assert 'nan' not in str(li.ClassResult([], {}, (math.nan, math.nan))).split('anew')[1]
 
 
-HEAD = 'rater,trial,truth,answer,seconds,seed\n'
+HEAD = 'rater,trial,truth,answer,seconds,seed,test\n'
 
 @pytest.mark.parametrize('text,why', [
     (b'', 'columns must be'), (b'rater,trial\n1,2\n', 'columns must be'), (HEAD.encode(), 'holds no answers'),
-    (HEAD.encode()+b'1,a,real,real\n', 'row 1: has not 6 fields'), (HEAD.encode()+b'1,a,real,real,1,2,3\n', 'row 1: has not 6'),
-    (HEAD.encode()+b'1,a,real,real,fast,2\n', 'not a number'), (HEAD.encode()+b'1,a,real,real,1,2.5\n', 'not a number'),
-    (HEAD.encode()+b'1,a,real,real,nan,2\n', 'cannot have taken'), (HEAD.encode()+b'1,a,real,real,-1,2\n', 'cannot have taken'),
-    (HEAD.encode()+b'1,a,human,real,1,2\n', 'human'), (HEAD.encode()+b'1,a,real,A,1,2\n', "'A' is neither"),
-    (HEAD.encode()+b',a,real,real,1,2\n', 'is empty'), (b'\xff\xfe\x00r', 'no table'), (HEAD.encode()+b'1,"a\n', 'no table'),
-    (HEAD.encode()+b'1,a,real,real,1,2\n1,a,real,,1,2\n', '2 times'), (HEAD.encode()+b'1,a,real,real,1,2\n1,b,A,B,1,2\n', 'the truths are'),
+    (HEAD.encode()+b'1,a,real,real\n', 'row 1: has not 7 fields'), (HEAD.encode()+b'1,a,real,real,1,2,t,3\n', 'row 1: has not 7'),
+    (HEAD.encode()+b'1,a,real,real,fast,2,t\n', 'not a number'), (HEAD.encode()+b'1,a,real,real,1,2.5,t\n', 'not a number'),
+    (HEAD.encode()+b'1,a,real,real,nan,2,t\n', 'cannot have taken'), (HEAD.encode()+b'1,a,real,real,-1,2,t\n', 'cannot have taken'),
+    (HEAD.encode()+b'1,a,human,real,1,2,t\n', 'human'), (HEAD.encode()+b'1,a,real,A,1,2,t\n', "'A' is neither"),
+    (HEAD.encode()+b',a,real,real,1,2,t\n', 'rater is empty'), (HEAD.encode()+b'1,a,real,real,1,2,\n', 'test is empty'), (b'\xff\xfe\x00r', 'no table'), (HEAD.encode()+b'1,"a\n', 'no table'),
+    (HEAD.encode()+b'1,a,real,real,1,2,t\n1,a,real,,1,2,t\n', '2 times'), (HEAD.encode()+b'1,a,real,real,1,2,t\n1,b,A,B,1,2,t\n', 'the truths are'),
+    (HEAD.encode()+b'1,a,real,real,1,2,t\n2,a,real,real,1,2,u\n', '2 different sets'),
 ])
 def test_malformed_files(tmp_path, text, why):
     path = tmp_path/'x.csv'; path.write_bytes(text)

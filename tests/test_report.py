@@ -14,6 +14,7 @@ from audiolm_edu.audiolm import AudioLM
 from audiolm_edu.corpus import Clip, clips
 from audiolm_edu.report import Figure, Settings, errors, measure, number, page, ratio
 
+KEPT = Path(__file__).parent/'tiny_report.json'
 SMALL = Settings(3, 2, 20, 4, 40, prompt=1., seconds=1.)
 
 
@@ -86,3 +87,22 @@ def test_what_cannot_be_measured_is_one_sentence(tmp_path, capsys):
     assert cli.main(['evaluate', '-o', str(tmp_path/'file')])==2 and 'name a folder' in capsys.readouterr().err
     with pytest.raises(AudioError, match='no audio files'): report.material(tmp_path/'..'/tmp_path.name) if not (tmp_path/'file').unlink() else None
     with pytest.raises(AudioError, match='no such folder'): report.material(tmp_path/'nowhere')
+
+
+def test_tiny_settings_give_what_they_gave(lm, tmp_path):
+    "`audiolm-edu evaluate` as it is typed, against the figures of the machine that the weights come from (`python tests/test_report.py` writes them anew)."
+    assert cli.main(['evaluate', '--out', str(tmp_path)])==0
+    own, kept = (json.loads(p.read_text()) for p in (tmp_path/'report.json', KEPT))
+    assert own['about']['weights']==kept['about']['weights'], 'new weights: write the figures anew'
+    figures = {(f['table'], f['row'], f['measure']): f['ours'] for f in own['figures']}
+    before = {(f['table'], f['row'], f['measure']): f['ours'] for f in kept['figures']}
+    near = dict(I=1.5, II=15, III=15, IV=4)   # points; other processors round otherwise, and a drawn token may differ
+    shared = figures.keys() & before.keys(); assert len(shared) > 12
+    off = {k: (figures[k], before[k]) for k in shared if abs(figures[k]-before[k]) > near[k[0]]}
+    assert not off
+
+
+if __name__=='__main__':
+    import tempfile
+    with tempfile.TemporaryDirectory() as d:
+        report.report(AudioLM.from_pretrained('speech'), d); KEPT.write_bytes((Path(d)/'report.json').read_bytes())
