@@ -10,7 +10,7 @@ __all__ = ['TRIALS', 'CODECS', 'HEARD', 'Trial', 'batch_of', 'model_of', 'MFCC',
 # %% ../nbs/20_ablations.ipynb #c002
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 

@@ -12,7 +12,7 @@ import argparse, sys, time
 from importlib.metadata import version
 from pathlib import Path
 
-from .audio import AudioError, SR, load_audio, save_audio
+from .audio import AudioError, load_audio, save_audio
 from .corpus import prompt_path
 from .hub import ModelError, weights_hash, write_atomically
 

@@ -7,7 +7,7 @@ __all__ = ['log_likelihood', 'prefers_the_real', 'Pair', 'pairs', 'count_tables'
            'accuracy']
 
 # %% ../nbs/15c_judgements.ipynb #c002
-import csv, random
+import csv
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path

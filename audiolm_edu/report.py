@@ -9,7 +9,7 @@ __all__ = ['ABX', 'VISQOL', 'ERRORS', 'VOICES', 'JUDGED', 'TINY', 'FULL', 'TITLE
            'measure', 'picture_of', 'number', 'table_of', 'cases', 'page', 'report']
 
 # %% ../nbs/15e_report.ipynb #c002
-import base64, html, io, json, math
+import base64, html, io, json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Callable
