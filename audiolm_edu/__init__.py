@@ -9,6 +9,9 @@ from audiolm_edu.soundstream import *
 from audiolm_edu.semantic import *
 from audiolm_edu.semantic_training import *
 from audiolm_edu.tokens import *
+```
+
+```python
 from audiolm_edu.transformer import *
 from audiolm_edu.sampling import *
 from audiolm_edu.semantic_stage import *

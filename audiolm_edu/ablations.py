@@ -149,6 +149,7 @@ def trained_codec(c:CodecConfig, job:Job, steps:int=2000) -> Codec:
                 lr=1e-3, warmup=50, ema=.99, every=1000))
     return codec.eval()
 
+# %% ../nbs/20_ablations.ipynb #c016s1
 def run_codec(name:str, job:Job, most:int=40) -> list[dict]:
     "Train a small codec and measure it on held-out people; what the prompt sounds like goes beside the figures."
     codec, hear = trained_codec(CODECS[name], job), transcriber()
@@ -177,6 +178,7 @@ def known_words(job:Job, orders:list, hear:Callable) -> set:
         write_atomically(path, lambda p: p.write_text(json.dumps(found)))
     return set(json.loads(path.read_text()))
 
+# %% ../nbs/20_ablations.ipynb #c016n1s1
 def run_heard(name:str, job:Job, most:int=30) -> list[dict]:
     "Draw with one of `HEARD`, and have it written down."
     lm, hear, dice = AudioLM.from_pretrained('speech'), transcriber(), HEARD[name]

@@ -16,6 +16,8 @@ from .soundstream import *
 from .semantic import *
 from .semantic_training import *
 from .tokens import *
+
+# %% ../nbs/index.ipynb #c002s1
 from .transformer import *
 from .sampling import *
 from .semantic_stage import *

@@ -112,6 +112,7 @@ class Answer:
     seed:int       # of the session's order
     test:str       # `fingerprint` of all trials: answers to other trials do not mix with these
 
+# %% ../nbs/15d_listening.ipynb #c026s1
 def fingerprint(trials:list[Trial]) -> str:
     "Eight letters for these names, truths and sounds, in any order."
     h = hashlib.sha256()

@@ -91,6 +91,7 @@ def residual_books(
         x = x-vq.book[nearest(x[None], vq.book)[0]]
     return rvq.eval()
 
+# %% ../nbs/07c_semantic_decoder.ipynb #c020n1s1
 class ResidualSemantic(nn.Module):
     "Semantic vectors by many codebooks, and a decoder of what they keep."
     Config = SemanticDecoderConfig

@@ -67,6 +67,6 @@ def test_a_run_from_a_folder(tmp_path, capsys, monkeypatch):
 
 def test_stored_runs():
     rows = stored()
-    assert {r['name'] for r in rows}=={*TRIALS, *CODECS, *HEARD} and all(r['low'] <= r['value'] <= r['high'] and r['people'] >= 13 for r in rows)
+    assert {r['name'] for r in rows}=={*TRIALS, *CODECS, *HEARD} and all(r['low'] <= r['value'] <= r['high'] and r['people'] >= 6 for r in rows)
     trials = [r for r in rows if r['name'] in TRIALS]
     assert len({r['steps'] for r in trials})==1 and len({r['clips'] for r in trials})==1
