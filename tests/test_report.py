@@ -73,6 +73,11 @@ def test_report_is_the_same_twice_and_needs_nothing_else(lm, tmp_path, monkeypat
     assert own['semantic','ABX across, %'] < own['acoustic','ABX across, %'] < 50
 
 
+def test_the_kept_report_is_of_these_weights(lm):
+    d = json.loads((Path(report.__file__).parent/'weights'/'speech'/'report.json').read_text())
+    assert d['about']['weights']==lm.weights and not d['notes'] and len({(f['table'], f['row'], f['measure']) for f in d['figures']})==len(d['figures'])==31
+
+
 def test_no_figure_is_typed_in():
     "The numbers in the module are the paper's, sizes and settings: no string or call that makes a page holds a decimal of its own."
     tree = ast.parse(Path(report.__file__).read_text())
