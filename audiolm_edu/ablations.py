@@ -199,7 +199,8 @@ def run_heard(name:str, job:Job, most:int=30) -> list[dict]:
 # %% ../nbs/20_ablations.ipynb #c018
 def ablate(name:str, job:Job) -> list[dict]:
     "Run one ablation and keep its rows in `job.out`."
-    run = {**dict.fromkeys(TRIALS, run_trial), **dict.fromkeys(CODECS, run_codec), **dict.fromkeys(HEARD, run_heard)}
+    kinds = (TRIALS, run_trial), (CODECS, run_codec), (HEARD, run_heard)
+    run = {n: f for names,f in kinds for n in names}
     if name not in run: raise AudioError(f"{name}: there is no such ablation; there are {', '.join(run)}.")
     rows = run[name](name, job)
     text = json.dumps(dict(weights=weights_hash('speech'), seed=0, rows=rows), indent=1)

@@ -97,10 +97,10 @@ def noise_like(x:Tensor) -> Tensor:
 def visqol_figures(lm:AudioLM, decoder:SemanticDecoder, some:list[Clip], visqol:Callable, residual=None) -> list[Figure]:
     "ViSQOL (1 to 5) of what each kind of token decodes to; chance is noise of the same level."
     sounds, who = [c.audio()[:10*16000] for c in some], [c.speaker for c in some]
-    decoded = {'semantic': lambda x: decoder.decode(lm.semantic.encode(x[None]), lm.codec)[0,:len(x)],
-               'acoustic, coarse': lambda x: lm.codec.roundtrip(x, COARSE), 'acoustic': lambda x: lm.codec.roundtrip(x, LEVELS)}
+    decoded = {'semantic': lambda x: decoder.decode(lm.semantic.encode(x[None]), lm.codec)[0,:len(x)]}
     if residual: decoded['semantic, residual'] = \
         lambda x: residual.decoder.decode(residual.vectors(lm.semantic, x[None]), lm.codec)[0,:len(x)]
+    decoded |= {'acoustic, coarse': lambda x: lm.codec.roundtrip(x, COARSE), 'acoustic': lambda x: lm.codec.roundtrip(x, LEVELS)}
     score = lambda f: [visqol(x, f(x)) for x in sounds]
     chance = float(np.mean(score(noise_like)))
     return [Figure('I', row, 'ViSQOL, 1 to 5', VISQOL[row], *ratio(score(f), [1]*len(some), who), chance, len(some),
