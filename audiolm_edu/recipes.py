@@ -215,6 +215,8 @@ def stage_plan(job:Job, name:str, codec:Codec, semantic:SemanticTokenizer) -> tu
 # %% ../nbs/86_recipes.ipynb #c018
 def held_out_loss(lm:TokenLM, batches:list):
     "A function that gives the loss on `batches`, every token counting alike."
+    device = lm.head.device
+    batches = [tuple(v if v is None else v.to(device) for v in b) for b in batches]
     count = lambda b: (b[2]!=IGNORE).sum().item()
     total = sum(map(count, batches))
     return lambda: dict(valid=sum(lm.loss(b)[0].item()*count(b) for b in batches)/total)
@@ -237,7 +239,7 @@ def train_stage(job:Job, name:str):
     heard, judged = sides(job, name)
     parts = job.part(Codec, 'codec'), job.part(SemanticTokenizer, 'semantic')
     config, vectors, make, lengths, budget, steps = stage_plan(job, name, *parts)
-    lm, T = TokenLM(config).know(*vectors), lengths[-1]
+    lm, T = TokenLM(config).know(*vectors).to('cuda' if torch.cuda.is_available() else 'cpu'), lengths[-1]
     crops = [TokenCrops(heard, n, budget, seed=4+i) for i,n in enumerate(lengths)]
     some = [judged[i] for i in range(0, len(judged), max(1, len(judged)//100))]   # about a hundred
     valid = held_out_loss(lm, [make([(z[:T], y[:T])]) for z,y in some])
