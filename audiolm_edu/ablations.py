@@ -159,7 +159,8 @@ def run_codec(name:str, job:Job, most:int=40) -> list[dict]:
                'words wrong': zip(*(errors(c.text, hear(x)[0])['WER'] for c,x in zip(some, again)))}
     job.out.mkdir(parents=True, exist_ok=True)
     (job.out/f'{file_name(name)}.mp3').write_bytes(mp3(codec.roundtrip(load_audio(prompt_path()))))
-    base = dict(name=name, people=len(set(who)), clips=len(some), steps=job.steps(2000), parameters=sum(p.numel() for p in codec.parameters()))
+    parameters = sum(p.numel() for p in codec.parameters())
+    base = dict(name=name, people=len(set(who)), clips=len(some), steps=job.steps(2000), parameters=parameters)
     return [base|dict(zip(('value','low','high'), ratio(*f, who)), measure=k) for k,f in figures.items()]
 
 def file_name(name:str) -> str: return name.replace(' ', '_').replace(',', '')

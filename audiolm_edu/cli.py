@@ -231,7 +231,8 @@ def _commands(sub) -> dict: # name: its parser
     return made
 
 # %% ../nbs/83_cli.ipynb #c026
-PARTS = 'codec', 'semantic', 'stage1', 'stage2', 'stage3', 'semantic_decoder', 'semantic_residual'   # of notebook 86, which is slow to import
+# of notebook 86, which is slow to import
+PARTS = 'codec', 'semantic', 'stage1', 'stage2', 'stage3', 'semantic_decoder', 'semantic_residual'
 
 def _training(c:dict):
     "Arguments of what makes or uses a corpus."
