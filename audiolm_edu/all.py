@@ -31,6 +31,9 @@ from .semantic_decoder import *
 from .speakers import *
 from .judgements import *
 from .listening import *
+from .attacks import *
+from .detector import *
+from .watermark import *
 
 # %% ../nbs/index.ipynb #c003
 __all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

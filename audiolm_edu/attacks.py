@@ -7,7 +7,7 @@ __all__ = ['FILES', 'AUDIOSEAL', 'DRAWS', 'band', 'smooth', 'loudness', 'noisy',
            'clipped', 'as_file', 'coded', 'attacks']
 
 # %% ../nbs/15f_attacks.ipynb #c002
-import io, math, random
+import io, math
 from functools import partial
 from typing import Callable
 
@@ -164,9 +164,9 @@ def _filter(x:Tensor, rng) -> Tensor:
     U, kind = rng.uniform, rng.randrange(3)
     if kind==0: return band(x, U(150, 900), U(2500, 7500))
     if kind==1: return band(x, U(300, 2500))
-    return band(x, high=math.exp(U(math.log(350), math.log(4500))))
+    return band(x, high=math.exp(U(math.log(400), math.log(3500))))
 
-def _noise(x:Tensor, rng) -> Tensor: return noisy(x, torch.randn_like(x), rng.uniform(3, 35))
+def _noise(x:Tensor, rng) -> Tensor: return noisy(x, torch.randn_like(x), rng.uniform(2, 26))
 
 def _background(x:Tensor, rng) -> Tensor:
     "Pink noise, or the next sound of the batch, backwards."

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from fastcore.basics import patch
 
-from .audio import SR, AudioError, listen, load_audio
+from .audio import SR, AudioError, as_sound, listen
 from .codec import CONTEXT, Codec
 from .hub import load_model, locate, weights_hash
 from .semantic import SemanticTokenizer
@@ -87,10 +87,7 @@ def as_prompt(
 )->Tensor:   # (S,) float32, a whole number of tokens
     "A usable prompt, or an `AudioError` that says why not."
     name = x if isinstance(x, (str, Path)) else 'the prompt'
-    if name is x: x = load_audio(x, max_seconds=60)
-    else: x = torch.as_tensor(x, dtype=torch.float32).squeeze()
-    if x.ndim!=1: raise AudioError(f"{name}: has shape {tuple(x.shape)}, one channel is needed.")
-    if not x.isfinite().all(): raise AudioError(f"{name}: holds values that are not numbers.")
+    x = as_sound(x, 60, name)
     if not .5 <= len(x)/SR <= 60:
         raise AudioError(f"{name}: it lasts {len(x)/SR:.2f} s; a prompt has 0.5 to 60 s.")
     return x[:len(x)//640*640]

@@ -6,7 +6,8 @@
 __all__ = ['LOSSLESS', 'RATES', 'METRICS', 'FORMATS', 'LEGEND', 'pick', 'chosen_clips', 'sound', 'describe', 'System',
            'levels_for', 'our_system', 'opus_packets', 'opus_system', 'encodec_system', 'neighbours', 'visqol', 'stoi',
            'pesq', 'load_metrics', 'quality', 'table', 'one_thread', 'cpu_seconds', 'speed', 'even_use', 'code_use',
-           'codec_row', 'codec_bench', 'report', 'cmd_codec', 'cmd_lm', 'cmd_speech', 'parser', 'main']
+           'codec_row', 'codec_bench', 'report', 'cmd_codec', 'cmd_lm', 'cmd_speech', 'cmd_detector', 'cmd_watermark',
+           'parser', 'main']
 
 # %% ../nbs/84_bench.ipynb #c002
 import argparse, io, json, math, statistics, sys, time
@@ -336,6 +337,28 @@ def cmd_speech(a):
     print(speech_report(result)); print(f"weights {result['weights']}")
     if out: write_atomically(out, lambda p: p.write_text(json.dumps(result, indent=1)+'\n'))
 
+# %% ../nbs/84_bench.ipynb #lmspeechn0
+def cmd_detector(a):
+    "How well generated speech is told from recordings."
+    from audiolm_edu.audiolm import AudioLM
+    from audiolm_edu.bench_marks import detector_bench, detector_report, people
+    from audiolm_edu.detector import Detector
+    out, clips = a.json and _json_file(a.json), people(a.folder)
+    before = AudioLM.from_pretrained(a.before) if a.before else None
+    result = detector_bench(Detector.from_pretrained(), AudioLM.from_pretrained(a.model), clips, before, a.clips)
+    result['weights'] = weights_hash('detector'); print(detector_report(result))
+    if out: write_atomically(out, lambda p: p.write_text(json.dumps(result)+'\n'))
+
+def cmd_watermark(a):
+    "Whether the mark is heard, found, and found where there is none."
+    from audiolm_edu.bench_marks import people, watermark_bench, watermark_report
+    from audiolm_edu.watermark import Watermark
+    out, clips = a.json and _json_file(a.json), people(a.folder)
+    piano = sorted(Path(a.piano).iterdir()) if a.piano else ()
+    result = watermark_bench(Watermark.from_pretrained(), Codec.from_pretrained(), clips, piano, a.clips)
+    result['weights'] = weights_hash('watermark'); print(watermark_report(result))
+    if out: write_atomically(out, lambda p: p.write_text(json.dumps(result)+'\n'))
+
 # %% ../nbs/84_bench.ipynb #c064
 def _codec_arguments(c):
     c.set_defaults(run=cmd_codec)
@@ -344,6 +367,22 @@ def _codec_arguments(c):
     c.add_argument('--json', metavar='FILE', help='write the figures here too')
     c.add_argument('--no-visqol', action='store_true', help='leave out the slowest metric')
     c.add_argument('--model', default='speech', help="'speech', or a folder")
+
+# %% ../nbs/84_bench.ipynb #c064n0
+def _marks(sub) -> list:
+    "The two parsers of notebook 84d."
+    d = sub.add_parser('detector', help=cmd_detector.__doc__, description=cmd_detector.__doc__)
+    d.set_defaults(run=cmd_detector)
+    d.add_argument('folder', help='speech; only held-out speakers count')
+    d.add_argument('--clips', type=int, default=160, help='so many continuations (default 160)')
+    d.add_argument('--model', default='speech', help="'speech', or a folder")
+    d.add_argument('--before', metavar='FOLDER', help='weights of an earlier model')
+    w = sub.add_parser('watermark', help=cmd_watermark.__doc__, description=cmd_watermark.__doc__)
+    w.set_defaults(run=cmd_watermark)
+    w.add_argument('folder', help='speech; only held-out speakers count')
+    w.add_argument('--clips', type=int, default=60, help='at most so many (default 60)')
+    w.add_argument('--piano', metavar='FOLDER', help='music without a mark')
+    return [d, w]
 
 # %% ../nbs/84_bench.ipynb #c064s1
 def parser() -> argparse.ArgumentParser:
@@ -360,7 +399,7 @@ def parser() -> argparse.ArgumentParser:
     s.add_argument('folder', help='speech; only held-out speakers count')
     s.add_argument('--clips', type=int, default=40, help='at most so many (default 40)')
     s.add_argument('--model', default='speech', help="'speech', or a folder")
-    for part in (l, s): part.add_argument('--json', metavar='FILE', help='write the figures here too')
+    for part in (l, s, *_marks(sub)): part.add_argument('--json', metavar='FILE', help='write the figures here too')
     return p
 
 def main(argv=None) -> int:
