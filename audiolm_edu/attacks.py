@@ -161,12 +161,13 @@ AUDIOSEAL = 15   # so many of them
 
 # %% ../nbs/15f_attacks.ipynb #c024
 def _filter(x:Tensor, rng) -> Tensor:
-    U, kind = rng.uniform, rng.randrange(3)
+    "Deep low-passes are the hardest, so they are every second one."
+    U, kind = rng.uniform, rng.randrange(4)
     if kind==0: return band(x, U(150, 900), U(2500, 7500))
     if kind==1: return band(x, U(300, 2500))
-    return band(x, high=math.exp(U(math.log(400), math.log(3500))))
+    return band(x, high=math.exp(U(math.log(400), math.log(2500))))
 
-def _noise(x:Tensor, rng) -> Tensor: return noisy(x, torch.randn_like(x), rng.uniform(2, 26))
+def _noise(x:Tensor, rng) -> Tensor: return noisy(x, torch.randn_like(x), rng.uniform(2, 22))
 
 def _background(x:Tensor, rng) -> Tensor:
     "Pink noise, or the next sound of the batch, backwards."
@@ -174,9 +175,9 @@ def _background(x:Tensor, rng) -> Tensor:
     return noisy(x, x.roll(1, 0).flip(-1), U(0, 20)) if other else noisy(x, pink(x), U(3, 30))
 
 def _echoes(x:Tensor, rng) -> Tensor:
-    kind, U = rng.randrange(3), rng.uniform
+    kind, U = rng.randrange(4), rng.uniform
     if kind==0: return echo(x, U(.02, .6), U(.1, .6))
-    return room(x, U(.1, .8), U(.2, 1)) if kind==1 else smooth(x, rng.randrange(2, 46))
+    return room(x, U(.1, .8), U(.2, 1)) if kind==1 else smooth(x, rng.randrange(4, 46))
 
 # %% ../nbs/15f_attacks.ipynb #c025
 def _gap(x:Tensor, rng) -> Tensor:

@@ -343,9 +343,11 @@ def cmd_detector(a):
     from audiolm_edu.audiolm import AudioLM
     from audiolm_edu.bench_marks import detector_bench, detector_report, people
     from audiolm_edu.detector import Detector
+    from audiolm_edu.watermark import Watermark
     out, clips = a.json and _json_file(a.json), people(a.folder)
     before = AudioLM.from_pretrained(a.before) if a.before else None
-    result = detector_bench(Detector.from_pretrained(), AudioLM.from_pretrained(a.model), clips, before, a.clips)
+    lm, pair = AudioLM.from_pretrained(a.model), Watermark.from_pretrained()
+    result = detector_bench(Detector.from_pretrained(), lm, clips, pair, before, a.clips)
     result['weights'] = weights_hash('detector'); print(detector_report(result))
     if out: write_atomically(out, lambda p: p.write_text(json.dumps(result)+'\n'))
 

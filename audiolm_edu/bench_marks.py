@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['rates', 'mark_sounds', 'messages', 'bits_right', 'quality_rows', 'attack_rows', 'overlap', 'place_rows', 'alarm_rows',
-           'three_ways', 'times_real', 'people', 'watermark_bench', 'watermark_report', 'made', 'fine_only',
-           'ways_to_make', 'other_roads', 'judged', 'detector_bench', 'detector_report']
+           'three_ways', 'times_real', 'people', 'watermark_bench', 'watermark_report', 'made', 'ways_to_make',
+           'other_roads', 'judged', 'detector_bench', 'detector_report']
 
 # %% ../nbs/84d_bench_marks.ipynb #c002
 import statistics, time
@@ -17,11 +17,11 @@ from torch import Tensor
 
 from .attacks import AUDIOSEAL, attacks, coded, loudness
 from .audio import SR, AudioError, load_audio, si_sdr
-from .audiolm import DRAWN, GUIDE, AudioLM, Draft
+from .audiolm import AudioLM
 from .bench_speech import batches, spread
 from .corpus import Clip, held_out, read_folder
-from .detector import Detector
-from .fine_stage import CHUNK, LEVELS
+from .detector import Detector, fine_only
+from .fine_stage import LEVELS
 from .watermark import Watermark
 
 # %% ../nbs/84d_bench_marks.ipynb #c005
@@ -159,30 +159,24 @@ def made(lm:AudioLM, some:list[Clip], seconds:float=6., **dice) -> list[Tensor]:
     takes = batches(go_on, [c.audio()[:3*SR] for c in some], [1000+i for i in range(len(some))])
     return [t.audio[t.prompt_frames*640:] for t in takes]
 
-@torch.inference_mode()
-def fine_only(lm:AudioLM, x:Tensor, seed:int) -> Tensor: # (S,) -> (S',)
-    "A recording of which stage 3 wrote the fine levels, and nothing else is the model's."
-    y = lm.codec.encode(x[None])[0,:,:LEVELS].clone()
-    d = Draft(seed, y, y[:0,0], 0, len(y), None, [])
-    lm._fine([(d,j) for j in range(-(-len(y)//CHUNK))], lm._dice((.6,.8,.6), None, None, DRAWN, GUIDE))
-    return lm.codec.decode(d.y[None])[0]
-
-def ways_to_make(lm:AudioLM, before=None) -> dict: # name: clips -> sounds
+def ways_to_make(lm:AudioLM, pair:Watermark, before=None) -> dict: # name: clips -> sounds
     "Other kinds of generated sounds; of these the detector was trained on the third alone."
     nothing = lambda some: [t.audio for t in batches(lambda _, s: lm.generate(6., s), some, [*range(len(some))])]
     words = lambda some: [t.audio for t in batches(lm.resynthesise, [c.audio()[:6*SR] for c in some], [*range(len(some))])]
     ways = {'colder, .4 .5 .4': lambda some: made(lm, some, temperature=(.4,.5,.4)),
             'hotter, 1 1 1': lambda some: made(lm, some, temperature=1.),
             'all levels drawn, no guide': lambda some: made(lm, some, drawn=LEVELS, guide=1.),
+            'with the watermark': lambda some: [pair.embed(x, i) for i,x in enumerate(made(lm, some))],
             'words of a recording': words, 'from nothing': nothing,
             'only the fine levels': lambda some: [fine_only(lm, c.audio()[:6*SR], i) for i,c in enumerate(some)]}
     return ways | ({'an earlier model': lambda some: made(before, some)} if before else {})
 
 # %% ../nbs/84d_bench_marks.ipynb #c018
-def other_roads(codec) -> dict: # name: (S,) -> (S,)
+def other_roads(codec, pair:Watermark) -> dict: # name: (S,) -> (S,)
     "Ways of recordings that are not the one the detector was trained on."
     file = lambda kind, rate: lambda x: coded(x[None], kind, rate)[0]
-    return {'as recorded': lambda x: x, 'codec, 24 levels': lambda x: codec.roundtrip(x),
+    return {'as recorded': lambda x: x, 'with a watermark': lambda x: pair.embed(codec.roundtrip(x, LEVELS), 1),
+            'codec, 24 levels': lambda x: codec.roundtrip(x),
             'codec, 8 levels': lambda x: codec.roundtrip(x, 8), 'Opus 12': file('opus', 12), 'MP3 24': file('mp3', 24)}
 
 def judged(det:Detector, yes:list, no:list) -> dict:
@@ -194,7 +188,7 @@ def judged(det:Detector, yes:list, no:list) -> dict:
 
 # %% ../nbs/84d_bench_marks.ipynb #c019
 def detector_bench(
-    det:Detector, lm:AudioLM, clips:list[Clip],
+    det:Detector, lm:AudioLM, clips:list[Clip], pair:Watermark,
     before:AudioLM|None=None, # an earlier model
     most:int=160,
 )->dict:
@@ -205,13 +199,13 @@ def detector_bench(
     worn = {k: f for k,f in attacks(lm.codec).items() if not k.startswith('codec')}
     cut = lambda xs, s: [x[:int(s*SR)] for x in xs]
     def after(f, xs): torch.manual_seed(0); return [f(x[None]/loudness(x[None])*.1)[0] for x in xs]
-    few, real = spread(long, 24), no[:48]
+    few, real = spread(long, min(24, most)), no[:48]
     return dict(
         plain=judged(det, yes, no), people=len({c.speaker for c in some}),
         attacks={k: judged(det, after(f, yes[:48]), after(f, real)) for k,f in worn.items()},
         seconds={s: judged(det, cut(yes, s), cut(no, s)) for s in (1.1, 1.5, 2, 3, 4, 6)},
-        ways={k: judged(det, f(few), real) for k,f in ways_to_make(lm, before).items()},
-        roads={k: judged(det, yes[:48], [f(c.audio()[:6*SR]) for c in spread(long, 48)]) for k,f in other_roads(lm.codec).items()})
+        ways={k: judged(det, f(few), real) for k,f in ways_to_make(lm, pair, before).items()},
+        roads={k: judged(det, yes[:48], [f(c.audio()[:6*SR]) for c in spread(long, 48)]) for k,f in other_roads(lm.codec, pair).items()})
 
 # %% ../nbs/84d_bench_marks.ipynb #c020
 def detector_report(r:dict) -> str:

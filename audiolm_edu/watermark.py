@@ -105,6 +105,8 @@ class MarkConfig:
     steps:tuple=(1,2,4,8)   # how far its layers look, in frames; the finder has them twice
     bits:int=16
     most:float=.25          # largest gain that the marker's network adds, nepers
+    strength:float=1.       # once trained: gains are multiplied by it,
+    limit:float=9.          # and cut off here, nepers
     threshold:float=0.      # a score above it means: marked
 
 def _last(width:int, out:int) -> nn.Sequential:
@@ -234,7 +236,7 @@ class Wear:
 # %% ../nbs/17_watermark.ipynb #c027
 def wanted_ratio(done:Tensor) -> Tensor: # share of the training
     "Signal to mark in dB: loud at first, 26.4 from six tenths of the training on."
-    return 20+6.4*(done/.6).clamp(max=1)
+    return 20+6*(done/.6).clamp(max=1)
 
 @patch
 def mark(self:Watermark, x:Tensor, bits:Tensor) -> tuple[Tensor,Tensor]: # (B,S), (B,16) -> (B,S), the gains
@@ -255,7 +257,7 @@ def _attacked(self:Wear, x, marked, where, rng) -> tuple[Tensor,Tensor,list]:
         rows = [2*i, 2*i+1]
         got.append((*self(mixed[rows], where[rows], kind, rng), rows))
     with torch.no_grad():
-        for kind in (None, *rng.sample(kinds[1:], 2)):
+        for kind in (None, *rng.sample(kinds[1:], 4)):
             rows = rng.sample(range(len(x)), 2)
             got.append((*self(x[rows], torch.zeros(2, x.shape[1]), kind, rng), rows))
     seen, wheres, rows = zip(*got)
@@ -276,7 +278,7 @@ def loss(self:Watermark, batch, wear:Wear) -> tuple[Tensor,dict]: # of `MarkCrop
     told = (logits[...,1:]*marked).sum(1)[enough]/marked.sum(1)[enough]
     read = F.binary_cross_entropy_with_logits(told, bits[rows][enough])
     snr = ratio(x, y)
-    loss = found+1.5*read+.1*(wanted_ratio(done)-snr).abs().mean()+2.5*gains.square().mean()
+    loss = found+1.5*read+.1*(wanted_ratio(done)-snr).abs().mean()+5*gains.square().mean()
     right = ((told > 0)==(bits[rows][enough] > 0)).float().mean()
     return loss, dict(found=found.item(), read=read.item(), right=right.item(), snr=snr.mean().item())
 
@@ -330,7 +332,8 @@ def embed(self:Watermark,
     "The sound with the message in it."
     x, bits = as_sound(x), to_bits(message)[None]
     if len(x) < N: raise AudioError(f"the sound has {len(x)} samples; to be marked it needs at least {N}.")
-    gains = _parts(x, lambda part: self.marker(spectrum(part), bits))
+    gains, c = _parts(x, lambda part: self.marker(spectrum(part), bits)), self.config
+    gains = (c.strength*gains).clamp(-c.limit, c.limit)
     marked = sound(spectrum(x[None])*gains.exp(), len(x))[0].clamp(-1, 1)
     a, b = round(start*SR), None if end is None else round(end*SR)
     return torch.cat([x[:a], marked[a:b], x[b:] if b is not None else x[:0]])
