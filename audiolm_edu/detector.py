@@ -42,14 +42,13 @@ def both_sides(
     lm:AudioLM, clips:list,
     seconds:float=6.,   # to be added
     prompt:float=3.,    # seconds of each clip
-    levels:int=LEVELS,  # of the codec, for the recordings; 0: as they are
 )->list[Said]:
     "What the model adds to each clip, and the clip itself through the codec."
     xs = [c.audio() for c in clips]
     go_on = lambda prompts, seeds: lm.continue_from(prompts, seconds, seeds)
     takes = batches(go_on, [x[:int(prompt*SR)] for x in xs], list(range(len(xs))))
     made = [t.audio[t.prompt_frames*640:] for t in takes]
-    real = [lm.codec.roundtrip(x, levels) if levels else x for x in xs]
+    real = [lm.codec.roundtrip(x, LEVELS) for x in xs]
     return [Said(c, k, x) for k,side in zip(CLASSES, (real, made)) for c,x in zip(clips, side)]
 
 # %% ../nbs/16_detector.ipynb #c011
