@@ -58,6 +58,7 @@ def pink(x:Tensor) -> Tensor: # (B,S)
     f = torch.arange(x.shape[-1]//2+1, device=x.device).clamp(min=1)
     return torch.fft.irfft(torch.fft.rfft(torch.randn_like(x))/f.sqrt(), x.shape[-1])
 
+# %% ../nbs/15f_attacks.ipynb #c008s1
 def echo(
     x:Tensor,        # (B,S)
     seconds:float=.5, volume:float=.5,
@@ -105,6 +106,7 @@ def as_file(x:np.ndarray, kind:str, rate:float) -> bytes: # (S,)
     sf.write(out, x, SR, format=major, subtype=minor, compression_level=(most-rate)/(most-least), **constant)
     return out.getvalue()
 
+# %% ../nbs/15f_attacks.ipynb #c014s1
 def _aac(x:np.ndarray, rate:float) -> np.ndarray: # (S,) -> (>=S,)
     "Through an AAC file."
     try: import av
@@ -157,6 +159,7 @@ def _more(own) -> dict:
             'too loud': partial(clipped, gain=10), 'other voices': lambda x: noisy(x, x.roll(1, 0).flip(-1), 10),
             'cut': lambda x: x[:, round(.37*x.shape[-1]):]}
 
+# %% ../nbs/15f_attacks.ipynb #c018s1
 AUDIOSEAL = 15   # so many of them
 
 # %% ../nbs/15f_attacks.ipynb #c024

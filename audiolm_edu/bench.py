@@ -351,6 +351,7 @@ def cmd_detector(a):
     result['weights'] = weights_hash('detector'); print(detector_report(result))
     if out: write_atomically(out, lambda p: p.write_text(json.dumps(result)+'\n'))
 
+# %% ../nbs/84_bench.ipynb #lmspeechn0s1
 def cmd_watermark(a):
     "Whether the mark is heard, found, and found where there is none."
     from audiolm_edu.bench_marks import people, watermark_bench, watermark_report

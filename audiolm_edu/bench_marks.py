@@ -137,6 +137,7 @@ def watermark_bench(
                            detect=times_real(lambda: pair.detect(minute), len(minute)/SR))
     return result
 
+# %% ../nbs/84d_bench_marks.ipynb #c015s1
 def watermark_report(r:dict) -> str:
     "The figures as text."
     q, p, v = r['quality'], r['place'], r['speed']

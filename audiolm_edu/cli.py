@@ -268,6 +268,7 @@ def _generation(s, out:str, seconds:float):
     s.add_argument('--guide', type=float, default=2., help='how much the plan counts (1: as in the paper)')
     s.add_argument('--no-watermark', dest='watermark', action='store_false', help='leave out the mark of notebook 17')
 
+# %% ../nbs/83_cli.ipynb #c025s1
 def _commands(sub) -> dict: # name: its parser
     "One parser for each function called cmd_*."
     functions = {k.removeprefix('cmd_'): f for k,f in globals().items() if k.startswith('cmd_')}

@@ -210,6 +210,7 @@ def frames_of(
 def _fit(y:Tensor, S:int, value:float=0.) -> Tensor: # (B,any) -> (B,S)
     return F.pad(y, (0, max(0, S-y.shape[1])), value=value)[:,:S]
 
+# %% ../nbs/17_watermark.ipynb #c025s1
 class Wear:
     "All that training does to a sound before the finder hears it."
     kinds = (None, *DRAWS, 'codec')
@@ -368,6 +369,7 @@ def _spans(l:Tensor, threshold:float) -> list: # (T,)
         runs.append((a,b))
     return [(a,b) for a,b in runs if b-a > 15 and l[a:b].mean() > threshold]
 
+# %% ../nbs/17_watermark.ipynb #c039s1
 @patch
 @torch.no_grad()
 def detect(self:Watermark, x) -> Found: # path, array or tensor (S,) at 16 kHz
