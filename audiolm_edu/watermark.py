@@ -236,7 +236,7 @@ class Wear:
 
 # %% ../nbs/17_watermark.ipynb #c027
 def wanted_ratio(done:Tensor) -> Tensor: # share of the training
-    "Signal to mark in dB: loud at first, 26.4 from six tenths of the training on."
+    "Signal to mark in dB: loud at first, 26 from six tenths of the training on."
     return 20+6*(done/.6).clamp(max=1)
 
 @patch
@@ -287,7 +287,7 @@ def loss(self:Watermark, batch, wear:Wear) -> tuple[Tensor,dict]: # of `MarkCrop
 def train_watermark(
     store:Waveforms,     # packed sounds
     folder,              # checkpoints and the weights; run again to resume
-    steps:int=9000,
+    steps:int=9400,
     weights=None,        # (clips,) how much the seconds of each clip count
     codec:Codec|None=None, config:MarkConfig=MarkConfig(), size:int=18,
     **options,           # of `Trainer`
