@@ -128,7 +128,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'audiolm_edu.bench': { 'audiolm_edu.bench.System': ('bench.html#system', 'audiolm_edu/bench.py'),
                                    'audiolm_edu.bench._codec_arguments': ('bench.html#_codec_arguments', 'audiolm_edu/bench.py'),
                                    'audiolm_edu.bench._json_file': ('bench.html#_json_file', 'audiolm_edu/bench.py'),
-                                   'audiolm_edu.bench._marks': ('bench.html#_marks', 'audiolm_edu/bench.py'),
+                                   'audiolm_edu.bench._on_people': ('bench.html#_on_people', 'audiolm_edu/bench.py'),
                                    'audiolm_edu.bench.chosen_clips': ('bench.html#chosen_clips', 'audiolm_edu/bench.py'),
                                    'audiolm_edu.bench.cmd_codec': ('bench.html#cmd_codec', 'audiolm_edu/bench.py'),
                                    'audiolm_edu.bench.cmd_detector': ('bench.html#cmd_detector', 'audiolm_edu/bench.py'),

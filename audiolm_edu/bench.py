@@ -357,6 +357,7 @@ def cmd_watermark(a):
     from audiolm_edu.bench_marks import people, watermark_bench, watermark_report
     from audiolm_edu.watermark import Watermark
     out, clips = a.json and _json_file(a.json), people(a.folder)
+    if a.piano and not Path(a.piano).is_dir(): raise AudioError(f"{a.piano}: there is no such folder.")
     piano = sorted(Path(a.piano).iterdir()) if a.piano else ()
     result = watermark_bench(Watermark.from_pretrained(), Codec.from_pretrained(), clips, piano, a.clips)
     result['weights'] = weights_hash('watermark'); print(watermark_report(result))
@@ -372,20 +373,13 @@ def _codec_arguments(c):
     c.add_argument('--model', default='speech', help="'speech', or a folder")
 
 # %% ../nbs/84_bench.ipynb #c064n0
-def _marks(sub) -> list:
-    "The two parsers of notebook 84d."
-    d = sub.add_parser('detector', help=cmd_detector.__doc__, description=cmd_detector.__doc__)
-    d.set_defaults(run=cmd_detector)
-    d.add_argument('folder', help='speech; only held-out speakers count')
-    d.add_argument('--clips', type=int, default=160, help='so many continuations (default 160)')
-    d.add_argument('--model', default='speech', help="'speech', or a folder")
-    d.add_argument('--before', metavar='FOLDER', help='weights of an earlier model')
-    w = sub.add_parser('watermark', help=cmd_watermark.__doc__, description=cmd_watermark.__doc__)
-    w.set_defaults(run=cmd_watermark)
-    w.add_argument('folder', help='speech; only held-out speakers count')
-    w.add_argument('--clips', type=int, default=60, help='at most so many (default 60)')
-    w.add_argument('--piano', metavar='FOLDER', help='music without a mark')
-    return [d, w]
+def _on_people(sub, name:str, run, clips:int):
+    "The parser of what is measured on held-out people."
+    s = sub.add_parser(name, help=run.__doc__, description=run.__doc__); s.set_defaults(run=run)
+    s.add_argument('folder', help='speech; only held-out speakers count')
+    s.add_argument('--clips', type=int, default=clips, help=f'at most so many (default {clips})')
+    s.add_argument('--json', metavar='FILE', help='write the figures here too')
+    return s
 
 # %% ../nbs/84_bench.ipynb #c064s1
 def parser() -> argparse.ArgumentParser:
@@ -397,12 +391,12 @@ def parser() -> argparse.ArgumentParser:
     l = sub.add_parser('lm', help=cmd_lm.__doc__, description=cmd_lm.__doc__)
     l.set_defaults(run=cmd_lm)
     l.add_argument('--peer', action='store_true', help='time audiolm-pytorch too; see notebook 84b')
-    s = sub.add_parser('speech', help=cmd_speech.__doc__, description=cmd_speech.__doc__)
-    s.set_defaults(run=cmd_speech)
-    s.add_argument('folder', help='speech; only held-out speakers count')
-    s.add_argument('--clips', type=int, default=40, help='at most so many (default 40)')
-    s.add_argument('--model', default='speech', help="'speech', or a folder")
-    for part in (l, s, *_marks(sub)): part.add_argument('--json', metavar='FILE', help='write the figures here too')
+    l.add_argument('--json', metavar='FILE', help='write the figures here too')
+    s, d = _on_people(sub, 'speech', cmd_speech, 40), _on_people(sub, 'detector', cmd_detector, 160)
+    for part in (s, d): part.add_argument('--model', default='speech', help="'speech', or a folder")
+    d.add_argument('--before', metavar='FOLDER', help='weights of an earlier model')
+    w = _on_people(sub, 'watermark', cmd_watermark, 60)
+    w.add_argument('--piano', metavar='FOLDER', help='music without a mark')
     return p
 
 def main(argv=None) -> int:

@@ -86,6 +86,7 @@ def cmd_detect(a):
     "Say how likely the model made these sounds."
     from audiolm_edu.detector import Detector, plot_verdicts
     if a.plot and Path(a.plot).suffix != '.png': raise AudioError(f"{a.plot}: the plot is a .png.")
+    if a.plot and not Path(a.plot).parent.is_dir(): raise AudioError(f"{a.plot}: there is no folder {Path(a.plot).parent}.")
     got, wrong = _each(a.files, Detector.from_pretrained().judge)
     if a.plot and got: write_atomically(Path(a.plot), lambda p: plot_verdicts(dict(got)).savefig(p, format='png'))
     return _status(wrong, any(v.probability > .5 and v.known for _,v in got), not all(v.known for _,v in got))

@@ -332,6 +332,8 @@ def embed(self:Watermark,
 )->Tensor:            # (S,)
     "The sound with the message in it."
     x, bits = as_sound(x), to_bits(message)[None]
+    if not 0 <= start < (len(x)/SR if end is None else end):
+        raise AudioError(f"start is {start:g} s; it must be 0 or more, and before the end of what is marked.")
     if len(x) < N: raise AudioError(f"the sound has {len(x)} samples; to be marked it needs at least {N}.")
     gains, c = _parts(x, lambda part: self.marker(spectrum(part), bits)), self.config
     gains = (c.strength*gains).clamp(-c.limit, c.limit)

@@ -98,6 +98,8 @@ def test_nothing_to_mark(pair):
     for bad in (np.full(SR, np.nan), torch.zeros(2, SR), torch.zeros(100)):
         with pytest.raises(AudioError): pair.embed(bad)
     with pytest.raises(AudioError, match='65535'): pair.embed(torch.zeros(SR), 2**16)
+    for start,end in ((-1,None), (2,None), (.5,.5), (.6,.2)):
+        with pytest.raises(AudioError, match='start is'): pair.embed(torch.zeros(SR), 1, start, end)
 
 
 def test_edges_do_not_count():
@@ -190,6 +192,7 @@ def test_detect(tmp_path, capsys):
     said = capsys.readouterr(); assert 'person.wav: generated with' in said.out and 'diary.wav' in said.err
     assert (tmp_path/'p.png').read_bytes()[1:4]==b'PNG'
     assert main(['detect', str(person), '--plot', str(tmp_path/'p.txt')])==2 and 'png' in capsys.readouterr().err
+    assert main(['detect', str(person), '--plot', str(tmp_path/'no'/'p.png')])==2 and 'no folder' in capsys.readouterr().err
 
 
 def test_embed(tmp_path, capsys):
