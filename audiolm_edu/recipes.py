@@ -97,7 +97,8 @@ def following(*histories) -> list[dict]:
 # %% ../nbs/86_recipes.ipynb #c009
 def heard_through(codec:Codec, x) -> dict: # x (B,S)
     "Spectral loss on `x` from a third of the levels, and from all."
-    A, y, Q = amplitudes(x), codec.encode(x), codec.config.levels
+    c = codec.config
+    A, y, Q = amplitudes(x, c.n_fft, c.hop), codec.encode(x), c.levels
     loss = lambda q: spectral_loss(A, codec.decoder.log_amplitudes(codec.rvq.decode(y[...,:q]))).item()
     return {f'heard_{q}': loss(q) for q in (Q//3,Q)}
 

@@ -46,10 +46,11 @@ def contrast(
     L:Tensor,       # (B,T,BINS) logs
     most:float=3.,  # nepers
 )->Tensor:
-    "How far each bin stands out from the 17 around it."
-    wide = F.pad(L, (8,8), mode='replicate').flatten(0, 1)
-    around = F.avg_pool1d(wide[:,None], 17, 1)[:,0].unflatten(0, L.shape[:2])
-    return (L-around).clamp(-most, most)
+    "How far each bin stands out from those of the 17 around it that are above the floor; 0 at the floor."
+    heard = (1-1e-6*(-2*L).exp()).clamp(min=0)     # 0 at the floor of `logs`, 1 far above it
+    wide = F.pad(torch.stack([heard, heard*L], 2), (8,8,0,0), mode='replicate')
+    share, total = F.avg_pool1d(wide.flatten(0, 1), 17, 1).unflatten(0, L.shape[:2]).unbind(2)
+    return (heard*(L-total/(share+1e-3))).clamp(-most, most)
 
 def bumps() -> Tensor: # (BINS,BUMPS)
     "Overlapping triangles along frequency, 110 Hz apart at the bottom, 400 at the top; they add to 1."
