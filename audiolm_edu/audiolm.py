@@ -6,7 +6,7 @@
 __all__ = ['DRAWN', 'GUIDE', 'Take', 'Dice', 'as_prompt', 'AudioLM', 'Draft']
 
 # %% ../nbs/14_audiolm.ipynb #c002
-import itertools, math, random
+import itertools, json, math, random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,18 +101,24 @@ class AudioLM:
 
     def __init__(self,
         codec:Codec, semantic:SemanticTokenizer,
-        stages:list[TokenLM],  # semantic, coarse, fine
+        stages:list[TokenLM],  # semantic, coarse, fine; two, if the coarse stage writes all levels
         weights:str='random',  # hash, kept in every take
-    ): self.codec, self.semantic, self.stages, self.weights = codec, semantic, stages, weights
+        **more,                # `window`, `context`
+    ):
+        self.codec, self.semantic, self.stages, self.weights = codec, semantic, stages, weights
+        self.coarse, self.fine = stages[1].config.levels, sum(s.config.levels for s in stages[2:])
+        for k,v in more.items(): setattr(self, k, v)
 
-    @classmethod
-    def from_pretrained(cls, name:str='speech') -> 'AudioLM':
-        "Load from the package ('speech') or a folder."
-        folder = locate(str(name))
-        codec = load_model(Codec, folder, 'codec')
-        semantic = load_model(SemanticTokenizer, folder, 'semantic')
-        stages = [load_model(TokenLM, folder, f'stage{i}') for i in (1,2,3)]
-        return cls(codec, semantic, stages, weights_hash(folder))
+# %% ../nbs/14_audiolm.ipynb #c013s1
+@patch(cls_method=True)
+def from_pretrained(cls:AudioLM, name:str='speech') -> AudioLM:
+    "Load from the package ('speech', 'piano') or a folder."
+    folder = locate(str(name)); table = folder/'audiolm.json'
+    more = json.loads(table.read_text()) if table.exists() else {}
+    codec = load_model(Codec, folder, 'codec')
+    semantic = load_model(SemanticTokenizer, folder, 'semantic')
+    stages = [load_model(TokenLM, folder, f'stage{i+1}') for i in range(more.pop('stages', 3))]
+    return cls(codec, semantic, stages, weights_hash(folder), **more)
 
 # %% ../nbs/14_audiolm.ipynb #c015
 @dataclass
@@ -132,7 +138,7 @@ def tokens(self:AudioLM,
     x:Tensor, # (S,) samples; may be empty
 )->tuple[Tensor,Tensor]: # acoustic (T,Q) and semantic (T,)
     "Both kinds of token of a sound."
-    levels = COARSE+self.stages[2].config.levels   # the codec may have more
+    levels = self.coarse+self.fine   # the codec may have more
     if not len(x): return torch.zeros(0, levels).long(), torch.zeros(0).long()
     return self.codec.encode(x[None])[0,:,:levels].contiguous(), self.semantic.encode(x[None])[0]
 
@@ -156,7 +162,7 @@ def _plans(self:AudioLM, drafts:list, frames:list, part:int, dice:Dice) -> list[
 @patch
 def _window(self:AudioLM, drafts:list, part:int, dice:Dice):
     "Stages 1 and 2 for one window; stops after every frame."
-    context = [d.y[:d.done,:COARSE][-self.context:] for d in drafts]
+    context = [d.y[:d.done,:self.coarse][-self.context:] for d in drafts]
     frames = [min(len(d.y)-d.done, self.window-len(c)) for d,c in zip(drafts, context)]
     for d,plan in zip(drafts, self._plans(drafts, frames, part, dice)): d.plan.append(plan)
     said = [torch.cat([d.z, d.plan[-1]]) for d in drafts]
@@ -164,7 +170,7 @@ def _window(self:AudioLM, drafts:list, part:int, dice:Dice):
     new = continue_coarse(self.stages[1], said, context, max(frames), sampler, dice.tick, dice.guide)
     for t,codes in enumerate(new):
         for d,n,row in zip(drafts, frames, codes):
-            if t < n: d.y[d.done,:COARSE], d.done = row, d.done+1
+            if t < n: d.y[d.done,:self.coarse], d.done = row, d.done+1
         yield
 
 # %% ../nbs/14_audiolm.ipynb #c022
@@ -176,13 +182,14 @@ def _coarse(self:AudioLM, drafts:list, dice:Dice):
         drafts = [d for d in drafts if d.done < len(d.y)]
         if not drafts: return
         for d in drafts:
-            heard = self.codec.decode(d.y[None, d.done-self.context:d.done, :COARSE])
+            heard = self.codec.decode(d.y[None, d.done-self.context:d.done, :self.coarse])
             d.z = self.semantic.encode(heard)[0]
 
 # %% ../nbs/14_audiolm.ipynb #c024
 @patch
 def _fine(self:AudioLM, parts:list, dice:Dice):
     "Stage 3 for a batch of (draft, number of the chunk)."
+    if not self.fine: return
     cuts = [slice(d.start+j*CHUNK, d.start+(j+1)*CHUNK) for d,j in parts]
     chunks = [d.y[cut,:COARSE] for (d,_),cut in zip(parts, cuts)]
     sampler = dice(2, [(d.seed,j) for d,j in parts])
@@ -212,9 +219,9 @@ def _seeds(seed, takes:int) -> list[int]:
 @patch
 def _steps(self:AudioLM, drafts:list) -> int:
     "Tokens that the stages will write in each row, for the progress bar."
-    fine, planned = self.stages[2].config.levels, drafts[0].words is not None
+    planned = drafts[0].words is not None
     frames = max(len(d.y)-d.start for d in drafts)
-    return frames*(COARSE+(not planned))+min(frames, CHUNK)*fine
+    return frames*(self.coarse+(not planned))+min(frames, CHUNK)*self.fine
 
 # %% ../nbs/14_audiolm.ipynb #c030
 @patch

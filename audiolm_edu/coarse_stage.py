@@ -17,9 +17,9 @@ from .sampling import write_frames
 # %% ../nbs/12_coarse_stage.ipynb #c005
 COARSE = 4  # Q', levels that stage 2 writes
 
-def coarse_config(clusters:int, codes:int, pace:float=1., **sizes) -> LMConfig:
-    "Stage 2: semantic tokens in, the first `COARSE` levels out."
-    return LMConfig(condition=clusters, levels=COARSE, codes=codes, pace=pace, **sizes)
+def coarse_config(clusters:int, codes:int, pace:float=1., levels:int=COARSE, **sizes) -> LMConfig:
+    "Stage 2: semantic tokens in, the first `levels` levels out."
+    return LMConfig(condition=clusters, levels=levels, codes=codes, pace=pace, **sizes)
 
 def coarse_batch(
     crops, # list of (z (T,), y (T,Q))

@@ -68,10 +68,10 @@ def griffin_lim(
     return istft(A*phase, hop)
 
 # %% ../nbs/04_codec.ipynb #c015
-def mel_logs(A:Tensor, mels:int=80) -> Tensor:
+def mel_logs(A:Tensor, mels:int=80, floor:float=FLOOR) -> Tensor:
     "(B,T,n_fft//2+1) amplitudes -> (B,T,mels): log of the mean in each mel band."
     bank = mel_filterbank(2*(A.shape[-1]-1), mels).to(A.device)
-    return ((A.pow(2)@(bank/bank.sum(0))).sqrt()+FLOOR).log()
+    return ((A.pow(2)@(bank/bank.sum(0))).sqrt()+floor).log()
 
 def fold(x:Tensor, n:int=2) -> Tensor:
     "(B,T,D) -> (B,T//n,nD): n frames side by side."
@@ -102,6 +102,8 @@ class CodecConfig:
     mels:int=80           # bands of the transform
     n_fft:int=640         # STFT frame, 40 ms
     hop:int=160           # STFT step, 10 ms
+    floor:float=FLOOR     # amplitudes far below count as silence
+    iterations:int=16     # of Griffin-Lim
 
     @property
     def samples(self) -> int: return 4*self.hop  # samples a token stands for
@@ -152,12 +154,12 @@ class Encoder(nn.Module):
         if x.shape[-1] % (n := self.config.samples): raise ValueError(
             f"{x.shape[-1]} samples are not a whole number of tokens; give a multiple of {n}.")
         A = amplitudes(x, self.config.n_fft, self.config.hop)
-        h = self.fast(self.into(fold((A+FLOOR).log()/4+1.5)))   # logs of speech, about ±1
+        h = self.fast(self.into(fold((A+self.config.floor).log()/4+1.5)))   # logs of speech, about ±1
         return self._transform(A)+self.out(self.slow(self.slower(fold(h)))).float()
 
     @torch.autocast('cpu', enabled=False)
     @torch.autocast('cuda', enabled=False)
-    def _transform(self, A): return self.klt(fold(mel_logs(A, self.config.mels), 4))
+    def _transform(self, A): return self.klt(fold(mel_logs(A, self.config.mels, self.config.floor), 4))
 
 # %% ../nbs/04_codec.ipynb #c036
 class Decoder(nn.Module):
@@ -174,15 +176,15 @@ class Decoder(nn.Module):
     @torch.autocast('cuda', enabled=False)
     def _transform(self, z): return self.up(unfold(self.klt(z.float()), 4))
 
-    def log_amplitudes(self, z:Tensor) -> Tensor: # (B,4T,n_fft//2+1), of amplitude + FLOOR
+    def log_amplitudes(self, z:Tensor) -> Tensor: # (B,4T,n_fft//2+1), of amplitude + floor
         h = self.fast(unfold(self.faster(self.slow(self.into(z)))))
         return (self._transform(z)+unfold(self.out(h)).float()).clamp(max=1)
 
-    def forward(self, z:Tensor, iterations:int=16) -> Tensor:
-        A = (self.log_amplitudes(z).exp()-FLOOR).clamp(min=0)*(self.config.n_fft/4)
-        n, hop = self.config.n_fft, self.config.hop
+    def forward(self, z:Tensor) -> Tensor:
+        c, n, hop = self.config, self.config.n_fft, self.config.hop
+        A = (self.log_amplitudes(z).exp()-c.floor).clamp(min=0)*(n/4)
         A, ahead = torch.cat([A, A[:,-1:].expand(-1,n//hop-1,-1)], 1), (n-hop)//2
-        return griffin_lim(A, hop, iterations)[:, ahead:ahead+z.shape[1]*self.config.samples]
+        return griffin_lim(A, hop, c.iterations)[:, ahead:ahead+z.shape[1]*c.samples]
 
 # %% ../nbs/04_codec.ipynb #c038
 class Codec(nn.Module):
@@ -228,7 +230,7 @@ def fit_transform(self:Codec,
     "Start the transform and its inverse from the magnitudes of `x`."
     c, enc, dec = self.config, self.encoder, self.decoder
     A = amplitudes(x, c.n_fft, c.hop)
-    V, mean = klt(fold(mel_logs(A, c.mels), 4).flatten(0,1), c.latent)
+    V, mean = klt(fold(mel_logs(A, c.mels, c.floor), 4).flatten(0,1), c.latent)
     enc.klt.weight.copy_(V.T); enc.klt.bias.copy_(-mean@V)
     dec.klt.weight.copy_(V); dec.klt.bias.copy_(mean)
     bank = mel_filterbank(c.n_fft, c.mels).clone()

@@ -55,16 +55,17 @@ BANDS = ((80,1), (80,2), (40,4), (21,8))   # mel bands, frames added up
 @torch.autocast('cuda', enabled=False)
 def spectral_loss(
     A:Tensor, # (B,T,n_fft//2+1) true amplitudes
-    L:Tensor, # (B,T,n_fft//2+1) predicted logarithms of amplitude + FLOOR
+    L:Tensor, # (B,T,n_fft//2+1) predicted logarithms of amplitude + floor
+    floor:float=FLOOR,
 )->Tensor:    # scalar
     "Difference of log spectra, bin by bin and in bands: mean absolute plus mean square."
     gap = lambda a, b: (a-b).abs().mean()+(a-b).pow(2).mean()
-    loss = .5*gap(L, (A+FLOOR).log())
-    true, made = A.pow(2), (L.exp()-FLOOR).clamp(min=0).pow(2)
+    loss = .5*gap(L, (A+floor).log())
+    true, made = A.pow(2), (L.exp()-floor).clamp(min=0).pow(2)
     for mels,k in BANDS:
         bank = mel_filterbank(2*(A.shape[-1]-1), mels).to(A.device)
         pool = lambda P: F.avg_pool1d((P@(bank/bank.sum(0))).mT, k, max(1, k//2))
-        loss = loss+gap(*(.5*(pool(P)+FLOOR**2).log() for P in (made, true)))
+        loss = loss+gap(*(.5*(pool(P)+floor**2).log() for P in (made, true)))
     return loss
 
 # %% ../nbs/06_codec_training.ipynb #c015
@@ -190,15 +191,15 @@ def critics_loss(self:CodecGame, x:Tensor) -> tuple[Tensor,dict]:
 # %% ../nbs/06_codec_training.ipynb #c034
 class SpectrumGame(CodecGame):
     "Trains a frame codec on magnitudes; no phases are needed."
-    weights = .1, .5, 1.
+    weights, commitment = (.1, .5, 1.), .02
     def compare(self, x):
         z, _, commit = self.codec.quantized(x)
-        return *self.spectra(x, z), .02*commit
+        return *self.spectra(x, z), self.commitment*commit
 
     def spectra(self, x, z):
         c = self.codec.config
         A, L = amplitudes(x, c.n_fft, c.hop), self.codec.decoder.log_amplitudes(z)
-        return (A+FLOOR).log(), L, spectral_loss(A, L)
+        return (A+c.floor).log(), L, spectral_loss(A, L, c.floor)
 
 class DecoderGame(SpectrumGame):
     "Only the decoder learns; encoder and codebooks, and so all tokens, stay as they are."

@@ -24,7 +24,7 @@ from .transformer import TokenLM
 # %% ../nbs/15c_judgements.ipynb #c005
 @torch.no_grad()
 def _sums(lm:TokenLM, rows:list[Tensor]) -> Tensor: # (B,) log-likelihood of each row
-    target = semantic_batch([(z, None) for z in rows])[2].to(lm.head.device)
+    target = semantic_batch([(z, None) for z in rows])[2].to(lm.embed.weight.device)
     logits = lm.logits(None, None, target).float()
     return -F.cross_entropy(logits.flatten(0,2), target.flatten(), ignore_index=IGNORE,
                             reduction='none').view(len(rows), -1).sum(1).cpu()

@@ -32,6 +32,7 @@ class Note(NamedTuple):
     pitch:int      # MIDI number; a piano has 21 to 108, middle C is 60
     velocity:int   # how hard the key was struck, 1 to 127
 
+# %% ../nbs/18_piano.ipynb #c005s1
 PEDAL = 64         # the sustain pedal's number among a MIDI file's controllers
 
 def _strikes(path) -> tuple[list[Note],list[tuple]]:
@@ -64,6 +65,7 @@ def pedalled(
         if n.end > n.start: new.append(n)
     return new[::-1]
 
+# %% ../nbs/18_piano.ipynb #c006s1
 def read_midi(path) -> list[Note]: # in order
     "The notes of a MIDI file, with the pedal."
     try: return pedalled(*_strikes(path))
@@ -123,20 +125,24 @@ class Piano:
         self.regions = [r for r in read_sfz(sfz) if 'lovel' in r and 'locc64' not in r]
         if not self.regions: raise AudioError(f"{sfz}: has no regions with a key and a velocity.")
 
-    def region(self, pitch:int, velocity:int) -> dict|None:
-        inside = lambda r, what, v: int(r[f'lo{what}']) <= v <= int(r[f'hi{what}'])
-        return next((r for r in self.regions if inside(r, 'key', pitch) and inside(r, 'vel', velocity)), None)
+# %% ../nbs/18_piano.ipynb #c013s1
+@patch
+def region(self:Piano, pitch:int, velocity:int) -> dict|None:
+    inside = lambda r, what, v: int(r[f'lo{what}']) <= v <= int(r[f'hi{what}'])
+    return next((r for r in self.regions if inside(r, 'key', pitch) and inside(r, 'vel', velocity)), None)
 
-    def string(self, pitch:int, velocity:int) -> tuple[np.ndarray,float]: # samples; seconds to fade when the key is lifted
-        r = self.region(pitch, velocity)
-        if r is None: return np.zeros(0, np.float32), 0.
-        key = r['sample'], pitch
-        if key not in self.cache:
-            x, sr = sf.read(self.folder/r.get('default_path', '')/r['sample'], dtype='float32', always_2d=True)
-            faster = 2**((pitch-int(r['pitch_keycenter']))/12)
-            x = resample(torch.from_numpy(x.mean(1)), round(sr*faster), SR).numpy()
-            self.cache[key] = x, float(r.get('ampeg_release', .3))
-        return self.cache[key]
+@patch
+def string(self:Piano, pitch:int, velocity:int) -> tuple[np.ndarray,float]:
+    "Samples (S,), and how many seconds it takes to fade when the key is lifted."
+    r = self.region(pitch, velocity)
+    if r is None: return np.zeros(0, np.float32), 0.
+    key = r['sample'], pitch
+    if key not in self.cache:
+        x, sr = sf.read(self.folder/r.get('default_path', '')/r['sample'], dtype='float32', always_2d=True)
+        faster = 2**((pitch-int(r['pitch_keycenter']))/12)
+        x = resample(torch.from_numpy(x.mean(1)), round(sr*faster), SR).numpy()
+        self.cache[key] = x, float(r.get('ampeg_release', .3))
+    return self.cache[key]
 
 # %% ../nbs/18_piano.ipynb #c014
 @patch
@@ -310,8 +316,8 @@ def render_corpus(
     from tqdm.auto import tqdm
     folder, out, piano, rows = Path(folder), Path(out), piano or Piano(), []
     paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in ('.mid','.midi'))
-    if not paths: raise AudioError(f"{folder}: holds no MIDI files.")
-    if (out/'clips.csv').exists(): raise AudioError(f"{out}: holds a corpus already.")
+    for wrong,why in ((not paths, f"{folder}: holds no MIDI files."), ((out/'clips.csv').exists(), f"{out}: holds a corpus already.")):
+        if wrong: raise AudioError(why)
     out.mkdir(parents=True, exist_ok=True)
     for p,shift in tqdm([(p,s) for s in shifts for p in paths], desc='play'):
         for i,(x,_) in enumerate(played(read_midi(p), piano, shift, seconds)):

@@ -99,7 +99,7 @@ def heard_through(codec:Codec, x) -> dict: # x (B,S)
     "Spectral loss on `x` from a third of the levels, and from all."
     c = codec.config
     A, y, Q = amplitudes(x, c.n_fft, c.hop), codec.encode(x), c.levels
-    loss = lambda q: spectral_loss(A, codec.decoder.log_amplitudes(codec.rvq.decode(y[...,:q]))).item()
+    loss = lambda q: spectral_loss(A, codec.decoder.log_amplitudes(codec.rvq.decode(y[...,:q])), c.floor).item()
     return {f'heard_{q}': loss(q) for q in (Q//3,Q)}
 
 # %% ../nbs/86_recipes.ipynb #c009s1
@@ -216,7 +216,7 @@ def stage_plan(job:Job, name:str, codec:Codec, semantic:SemanticTokenizer) -> tu
 # %% ../nbs/86_recipes.ipynb #c018
 def held_out_loss(lm:TokenLM, batches:list):
     "A function that gives the loss on `batches`, every token counting alike."
-    device = lm.head.device
+    device = lm.embed.weight.device
     batches = [tuple(v if v is None else v.to(device) for v in b) for b in batches]
     count = lambda b: (b[2]!=IGNORE).sum().item()
     total = sum(map(count, batches))

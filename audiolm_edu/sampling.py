@@ -103,8 +103,8 @@ def write_frames(
     "Go on with every row's prompt, frame by frame."
     c, one, twice = lm.config, lambda z: None if z is None else z[None], 1+(guide!=1)
     told = rows if twice==1 else rows+[(z[:0], y) for z,y in rows]   # and once more without condition
-    ids, pads = pad_left([lm.sequence(one(z), y[None])[0] for z,y in told])
-    decoder = Decoder(lm, ids.to(lm.head.device), frames*c.levels, pads.to(lm.head.device))
+    ids, pads = (v.to(lm.embed.weight.device) for v in pad_left([lm.sequence(one(z), y[None])[0] for z,y in told]))
+    decoder = Decoder(lm, ids, frames*c.levels, pads)
     for _ in range(frames):
         frame = []
         for level in range(c.levels):

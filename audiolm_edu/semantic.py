@@ -118,11 +118,14 @@ class SemanticConfig:
     layer:int=6        # the layer whose output is clustered, counted from 1
     clusters:int=1024  # K
     voice:int=60       # directions in which people differ, taken away before clustering
+    n_fft:int=640      # window of the spectrum that the encoder sees, in samples
+    relative:bool=True # levels count beside the clip's own, because every voice and microphone has its colour
 
 SEMANTIC_PRESETS = dict(
     tiny=SemanticConfig(width=64, layers=2, layer=2, clusters=64, voice=10),
     small=SemanticConfig())
 
+# %% ../nbs/07_semantic.ipynb #c019s1
 def feed_forward(width:int) -> nn.Module:
     "Norm, widen, SiLU, narrow."
     return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2*width), nn.SiLU(),
@@ -161,12 +164,15 @@ class SemanticEncoder(nn.Module):
     "Log-mel (B,4T,M) -> the outputs of all layers, each (B,T,D)."
     def __init__(self, c:SemanticConfig):
         super().__init__()
-        self.into = nn.Linear(4*c.mels, c.width)
+        self.config, self.into = c, nn.Linear(4*c.mels, c.width)
         self.hidden = nn.Parameter(torch.zeros(c.width))  # stands where a frame is hidden
         self.blocks = nn.ModuleList(ConformerBlock(c) for _ in range(c.layers))
 
+    def hear(self, x:Tensor) -> Tensor: # (B,S) at 16 kHz -> (B,4T,M)
+        return log_mel(pad_to_token(x), self.config.mels, self.config.n_fft)
+
     def forward(self, mel:Tensor, mask:Tensor|None=None) -> list[Tensor]: # mask (B,T), True: hidden
-        mel = (mel-mel.mean(1, keepdim=True))/3
+        mel = (mel-(mel.mean(1, keepdim=True) if self.config.relative else -6))/3
         h = self.into(mel.unflatten(1, (-1,4)).flatten(2))
         if mask is not None: h = torch.where(mask[...,None], self.hidden.to(h.dtype), h)
         layers = []
@@ -188,7 +194,7 @@ class SemanticTokenizer(Tokenizer):
     @torch.no_grad()
     def layers(self, x:Tensor) -> list[Tensor]:
         "(B,S) at 16 kHz -> the output of every layer, each (B,T,D)."
-        return self.encoder(log_mel(pad_to_token(x)))
+        return self.encoder(self.encoder.hear(x))
 
     def raw(self, x:Tensor) -> Tensor: return self.layers(x)[self.config.layer-1]
 
@@ -197,6 +203,7 @@ class SemanticTokenizer(Tokenizer):
 def levelled(self:SemanticTokenizer, raw:Tensor) -> Tensor: # (B,T,D) -> (B,T,D)
     "Scaled over the corpus, then levelled over the clip; what hardly varies stays near zero."
     z = Tokenizer.scaled(self, raw)
+    if not self.config.relative: return z
     return (z-z.mean(1, keepdim=True))/(z.std(1, keepdim=True, correction=0)+.15)
 
 @patch

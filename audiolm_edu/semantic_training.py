@@ -85,20 +85,24 @@ class MaskedPrediction(nn.Module):
         labels:int,       # how many there are, N
         hidden:float=1.,  # weight of hidden frames
         seen:float=.3,    # weight of seen ones
+        disguise=disguise, # what becomes of a spectrum before the encoder sees it
     ):
         super().__init__()
-        self.encoder, self.weights = encoder, (hidden, seen)
+        self.encoder, self.weights, self.disguise = encoder, (hidden, seen), disguise
         self.head = nn.Linear(encoder.hidden.shape[0], labels)
 
-    def loss(self, batch) -> tuple[Tensor,dict]: # (B,S), S a multiple of 640; labels (B,T,N)
-        x, p = batch
-        with torch.no_grad(), torch.autocast(x.device.type, enabled=False): heard = disguise(log_mel(x))
-        mask = span_mask(*p.shape[:2])
-        logits = self.head(self.encoder(heard, mask)[-1])
-        parts = [soft_cross_entropy(logits[m], p[m]) for m in (mask, ~mask)]
-        hit = (logits[mask].argmax(-1)==p[mask].argmax(-1)).float().mean()
-        return sum(w*l for w,l in zip(self.weights, parts)), dict(
-            hidden=parts[0].item(), seen=parts[1].item(), hit=hit.item())
+# %% ../nbs/07b_semantic_training.ipynb #c018s1
+@patch
+def loss(self:MaskedPrediction, batch) -> tuple[Tensor,dict]: # (B,S), S a multiple of 640; labels (B,T,N)
+    x, p = batch
+    with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        heard = self.disguise(self.encoder.hear(x))
+    mask = span_mask(*p.shape[:2])
+    logits = self.head(self.encoder(heard, mask)[-1])
+    parts = [soft_cross_entropy(logits[m], p[m]) for m in (mask, ~mask)]
+    hit = (logits[mask].argmax(-1)==p[mask].argmax(-1)).float().mean()
+    return sum(w*l for w,l in zip(self.weights, parts)), dict(
+        hidden=parts[0].item(), seen=parts[1].item(), hit=hit.item())
 
 # %% ../nbs/07b_semantic_training.ipynb #c024
 def diversity(p:Tensor) -> Tensor: # (B,T,N) distributions -> scalar
@@ -144,9 +148,11 @@ class W2vBert(nn.Module):
         codes:int=1024,  # V
         low:int=0,       # blocks of the contrastive module; 0: half of them
         anchor:float=0., # weight of naming seen frames, if the frames are distributions
+        disguise=disguise,
     ):
         super().__init__()
         self.encoder, self.anchor, width = encoder, anchor, encoder.hidden.shape[0]
+        self.disguise = disguise
         self.low = low or len(encoder.blocks)//2
         self.quantizer = Quantizer(dim, codes, width)
         self.context, self.target = nn.Linear(width, 128), nn.Linear(width, 128)
@@ -159,7 +165,7 @@ def loss(self:W2vBert,
 )->tuple[Tensor,dict]:
     x, frames = batch
     with torch.autocast(x.device.type, enabled=False):
-        with torch.no_grad(): heard = disguise(log_mel(x))
+        with torch.no_grad(): heard = self.disguise(self.encoder.hear(x))
         rows, ids, used = self.quantizer(frames)
         target = self.target(rows)
     mask = span_mask(*ids.shape)

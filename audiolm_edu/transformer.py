@@ -30,6 +30,7 @@ class LMConfig:
     buckets:int=64      # of the relative position bias
     distance:int=1024   # from here on all distances share a bucket
     pace:float=0.       # stages 2 and 3: tokens of the condition that a frame of the target has
+    tied:bool=False     # codes are predicted with the vectors that stand for them: half the weights of large codebooks
 
     @property
     def vocab(self) -> int: return self.condition+1+self.levels*self.codes
@@ -116,9 +117,17 @@ class TokenLM(nn.Module):
         self.drop = nn.Dropout(c.dropout)
         self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
         self.norm = nn.LayerNorm(c.width)
-        self.head = nn.Parameter(torch.randn(c.levels, c.codes, c.width)*c.width**-.5)
+        self.head = None if c.tied else nn.Parameter(torch.randn(c.levels, c.codes, c.width)*c.width**-.5)
         for p in (self.embed.weight, self.bias.weight): nn.init.normal_(p, std=.02)
         self.cross = nn.Parameter(near_first(c.buckets, c.heads, c.distance)) if c.pace else None
+
+# %% ../nbs/09_transformer.ipynb #c027n0
+@patch
+def predicting(self:TokenLM) -> Tensor: # (levels,codes,D)
+    "The vectors that codes are predicted with."
+    c = self.config
+    if not c.tied: return self.head
+    return self.embed.weight[c.condition+1:].unflatten(0, (c.levels,c.codes))*(2*c.width**-.5)   # shorter: logits are sums
 
 # %% ../nbs/09_transformer.ipynb #c029
 def carried(vectors:Tensor, width:int, size:float) -> Tensor: # (N,d) -> (N,width)
@@ -138,7 +147,7 @@ def know(self:TokenLM,
     tables = [carried(v, c.width, .3*c.width**.5) for v in condition+target]
     rows = torch.cat(tables).split([c.condition, c.levels*c.codes])
     self.embed.weight[:c.condition], self.embed.weight[c.condition+1:] = rows
-    self.head.copy_(torch.stack([carried(v, c.width, .6) for v in target]))
+    if not c.tied: self.head.copy_(torch.stack([carried(v, c.width, .6) for v in target]))
     return self
 
 # %% ../nbs/09_transformer.ipynb #c032
@@ -149,7 +158,7 @@ def attention_bias(self:TokenLM,
     start=None,         # (B,) where START stands; for stages with a `pace`
 )->Tensor:              # (B or 1, H, end-first, end)
     "The learned bias where a key may be seen, minus infinity where not."
-    c, key = self.config, torch.arange(end, device=self.head.device)
+    c, key = self.config, torch.arange(end, device=self.embed.weight.device)
     if pads is not None and not pads.any(): pads = None
     if c.pace and pads is None and (start==start[0]).all(): start = start[:1]   # all rows alike: one will do
     query = key[first:,None]
@@ -207,8 +216,8 @@ def new_cache(self:TokenLM, batch:int, length:int) -> dict:
     "Room for the keys and values of `length` positions."
     c = self.config
     shape = c.layers, batch, c.heads, length, c.width//c.heads
-    zeros = lambda: torch.zeros(shape, device=self.head.device)
-    nowhere = torch.full((batch,), 2**30, device=self.head.device)
+    zeros = lambda: torch.zeros(shape, device=self.embed.weight.device)
+    nowhere = torch.full((batch,), 2**30, device=self.embed.weight.device)
     return dict(k=zeros(), v=zeros(), at=0, start=nowhere)
 
 # %% ../nbs/09_transformer.ipynb #c041
@@ -235,7 +244,7 @@ def logits(self:TokenLM,
     levels = self.config.levels
     ids = self.sequence(condition, target)[:,:-1]
     h = self(ids, pads)[:, ids.shape[1]-target.shape[1]*levels:].unflatten(1, (-1,levels))
-    return torch.einsum('btqd,qnd->btqn', h, self.head.to(h.dtype))
+    return torch.einsum('btqd,qnd->btqn', h, self.predicting().to(h.dtype))
 
 # %% ../nbs/09_transformer.ipynb #c045
 @patch
@@ -261,7 +270,7 @@ class Decoder:
         self.bias = lm.bias(bucket(back, c.buckets, c.distance)).T[None,:,None].expand(B,-1,-1,-1)
         self.hidden = None if pads is None or not pads.any() else _behind(pads, length)
         self.layers = [_turned(l) for l in lm.layers]
-        self.heads = [h.T.contiguous() for h in lm.head]
+        self.heads = [h.T.contiguous() for h in lm.predicting()]
         self.state = lm(ids, pads, self.cache)[:,-1]   # (B,D), predicts the first new token
         if c.pace: self._set_clock(ids.shape[1], length, pads)
 

@@ -33,6 +33,7 @@ def crops(seed=0, lengths=(9,5,2)):
 
 STAGES = dict(semantic=(semantic_config(K, **SIZES), semantic_batch),
               coarse=(coarse_config(K, N, **SIZES), coarse_batch),
+              tied=(coarse_config(K, N, tied=True, **SIZES), coarse_batch),
               fine=(fine_config(LEVELS, N, **SIZES), lambda c: fine_batch(c, N)))
 
 
@@ -64,7 +65,7 @@ def test_decoder_equals_uncached_at_every_position(stage, more):
     d = Decoder(lm, ids[:,:first], ids.shape[1]-first, pads); states = [d.state]
     for i in range(first, ids.shape[1]): d.read(ids[:,i]); states.append(d.state)
     ok = real[:,first-1:]; assert (torch.stack(states, 1)-full[:,first-1:])[ok].abs().max() < 1e-4
-    for q in range(lm.config.levels): assert torch.allclose(d.logits(q), d.state@lm.head[q].T, atol=1e-5)
+    for q in range(lm.config.levels): assert torch.allclose(d.logits(q), d.state@lm.predicting()[q].T, atol=1e-5)
 
 
 @settings(deadline=None, max_examples=20)
@@ -113,7 +114,7 @@ def test_a_row_does_not_depend_on_its_neighbours(stage):
 def test_loss_is_only_on_the_stage_s_own_tokens(stage):
     "The embedding of a condition's token gets its gradient through attention alone; no logit of it exists."
     lm, batch = stage; condition, pads, target = batch; c = lm.config
-    assert lm.head.shape==(c.levels, c.codes, c.width)
+    assert lm.predicting().shape==(c.levels, c.codes, c.width)
     with torch.no_grad():
         logits = lm.logits(condition, pads, target); p = logits.log_softmax(-1)
         kept = target!=IGNORE; by_hand = -p.gather(-1, target.clamp(min=0)[...,None])[...,0][kept].mean()
