@@ -1,0 +1,142 @@
+"Performances, the sampled piano, and measures of music; models of two stages."
+import numpy as np
+import pytest
+import soundfile as sf
+import torch
+from hypothesis import given, settings, strategies as st
+
+from audiolm_edu.audio import SR, AudioError
+from audiolm_edu.audiolm import AudioLM
+from audiolm_edu.coarse_stage import coarse_config
+from audiolm_edu.codec import CODEC_PRESETS, Codec
+from audiolm_edu.hub import save_model
+from audiolm_edu.piano import (NAMES, Note, Piano, apart, between, key_of, n_grams, note_f1, pedalled, performance, pitch_classes,
+                               played, quoted, read_midi, read_sfz, recording_of, repeated, skyline, write_midi)
+from audiolm_edu.semantic import SEMANTIC_PRESETS, SemanticTokenizer
+from audiolm_edu.semantic_stage import semantic_config
+from audiolm_edu.transformer import TokenLM
+
+a_note = st.builds(lambda t, n, k, v: Note(t/50, (t+n)/50, k, v), st.integers(0, 500), st.integers(1, 100), st.integers(21, 108), st.integers(1, 127))
+some_notes = st.lists(a_note, min_size=1, max_size=30)
+
+
+def apart_in_time(notes):
+    "A key cannot be struck while it sounds: of two such notes, the first ends."
+    return pedalled(notes, [])
+
+
+@settings(deadline=None, max_examples=60)
+@given(some_notes)
+def test_midi_and_back(tmp_path_factory, notes):
+    path = tmp_path_factory.mktemp('midi')/'n.mid'; notes = apart_in_time(notes); write_midi(notes, path); back = read_midi(path)
+    assert [n[2:] for n in back]==[n[2:] for n in notes]
+    assert np.allclose([n[:2] for n in back], [n[:2] for n in notes], atol=2e-3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(some_notes, st.lists(st.tuples(st.integers(0, 500), st.integers(1, 60)), max_size=4))
+def test_the_pedal_only_lengthens_and_never_over_the_next_strike(notes, presses):
+    spans, end = [], -1.
+    for a,n in sorted(presses):                                       # presses that do not overlap
+        if a/50 > end: end = (a+n)/50; spans.append((a/50, end))
+    before, after = apart_in_time(notes), pedalled(notes, spans)
+    assert [(n.start, n.pitch) for n in before]==[(n.start, n.pitch) for n in after]
+    for b,a in zip(before, after):
+        assert a.end >= b.end
+        later = [n.start for n in notes if n.pitch==a.pitch and n.start > a.start]
+        assert not later or a.end <= min(later)
+        if a.end > b.end: assert any(down <= b.end < up for down,up in spans)
+
+
+def test_an_sfz_file_is_read_with_its_definitions_includes_and_groups(tmp_path):
+    (tmp_path/'Data').mkdir(); (tmp_path/'S').mkdir(); sf.write(tmp_path/'S'/'a b.wav', np.sin(2*np.pi*440*np.arange(SR)/SR)*.5, SR)
+    (tmp_path/'Data'/'Loud.txt').write_text('<region> lokey=60 hikey=72 pitch_keycenter=69 sample=a b.$EXT // one\n')
+    (tmp_path/'p.sfz').write_text('#define $EXT wav\n<control>\ndefault_path=S/\n<group>\nlovel=1\nhivel=127\n#define $D Loud\n#include "Data/$D.txt"\n'
+                                  '<group>\nlocc64=65 lovel=1 hivel=127\n#include "Data/$D.txt"\n')
+    assert len(read_sfz(tmp_path/'p.sfz'))==2; piano = Piano(tmp_path/'p.sfz'); assert len(piano.regions)==1
+    for pitch in (64, 69, 71):                                        # played faster or slower, the pitch is right to a hundredth of a semitone
+        y = piano.play([Note(0, .9, pitch, 100)], .9); f = torch.fft.rfft(y*torch.hann_window(len(y)), 2**18).abs().argmax().item()*SR/2**18
+        assert abs(12*np.log2(f/440)+69-pitch) < .01
+    assert piano.play([Note(0, 1, 50, 90)], 1.).abs().max()==0        # no sample for it
+
+
+def test_rendering_is_a_sum_and_keeps_time():
+    piano = Piano(); a, b = Note(.2, .6, 60, 70), Note(.5, 1., 67, 90)
+    raw = lambda notes: (y := piano.play(notes, 2.))/y.abs().max()
+    one, two, both = raw([a]), raw([b]), piano.play([a, b], 2.)
+    A = torch.stack([one, two], 1); fit = torch.linalg.lstsq(A, both[:,None]).solution; assert (A@fit-both[:,None]).abs().max() < 1e-4
+    assert one[:round(.2*SR)].abs().max()==0 and one[round(.2*SR):round(.23*SR)].abs().max() > .05
+    assert abs(both.abs().max()-.6) < 1e-5 and piano.play([], 1.).abs().max()==0
+
+
+def test_clips_of_a_performance_are_its_pieces():
+    notes = performance(); piano = Piano(); whole = piano.play(notes); parts = list(played(notes, piano, seconds=20))
+    joined = torch.cat([x for x,_ in parts]); assert torch.allclose(joined, whole[:len(joined)])
+    assert sum(len(n) for _,n in parts)==len(between(notes, 0, 20*len(parts)))
+    assert list(played([Note(0, 1, 30, 60)], piano, shift=-12))==[]   # below the keyboard
+
+
+@settings(deadline=None, max_examples=40)
+@given(some_notes, st.integers(-11, 11))
+def test_keys_move_with_the_music_and_n_grams_do_not(notes, k):
+    up = [n._replace(pitch=n.pitch+k) for n in notes]
+    assert np.allclose(np.roll(pitch_classes(notes), k), pitch_classes(up)) and n_grams(notes, 3)==n_grams(up, 3)
+    a, b = key_of(notes)[1], key_of(up)[1]; assert abs(a-b) < 1e-9    # as clear a key
+    assert apart(pitch_classes(notes), pitch_classes(notes))==0 and 0 <= apart(pitch_classes(notes), pitch_classes(up)) <= 1
+
+
+def test_a_melody_over_chords_is_heard_as_its_top():
+    melody = [60,62,64,65,67]
+    notes = [n for i,p in enumerate(melody) for n in (Note(i+.01, i+.9, p, 80), Note(i, i+.9, p-12, 60), Note(i+.02, i+.9, p-5, 60))]
+    assert skyline(notes)==melody and repeated(notes+[n._replace(start=n.start+9, end=n.end+9) for n in notes], 3) > .2
+    assert quoted(notes, set(n_grams(notes, 4)), 4)==1 and quoted(notes, set(), 4)==0 and quoted([], set(), 4)==0
+    for i,name in enumerate(NAMES):
+        chord = [Note(0, 1, 60+i+s, 60) for s in (0,0,4,7)]; assert key_of(chord)[0]==f'{name} major'
+
+
+def test_note_f1_counts_a_note_once_and_forgives_50_ms():
+    true = [Note(0, 1, 60, 60), Note(1, 2, 62, 60)]
+    assert note_f1(true, true+[Note(0, 1, 60, 60)])==pytest.approx(.8) and note_f1(true, [n._replace(start=n.start+.06) for n in true])==0
+
+
+def test_recordings_are_told_apart_by_their_name():
+    same = {recording_of(f'x/Schubert_Fantasie_lR43Ti4w5MM_cut_mov_{i}.mid') for i in range(1, 5)}; assert same=={'lR43Ti4w5MM'}
+    assert recording_of('Liszt, Franz, Hungarian Rhapsody No.2, S.244_2, LdH1hSWGFGU.mid')=='LdH1hSWGFGU' and recording_of('a.mid')=='a'
+
+
+@pytest.fixture(scope='module')
+def two_stages(tmp_path_factory):
+    torch.manual_seed(0); d = tmp_path_factory.mktemp('two')
+    codec = Codec(CODEC_PRESETS['tiny'].__class__(width=32, encoder=(1,1), decoder=(1,1), latent=16, levels=3, codes=32, mels=96, n_fft=1280, floor=4e-4, iterations=4))
+    x = performance_sound()[None,:4*SR]; codec.fit_transform(x).fit_codebooks(x); s = SEMANTIC_PRESETS['tiny']
+    semantic = SemanticTokenizer(s.__class__(width=32, layers=2, layer=2, mels=96, clusters=16, voice=0, n_fft=1280, relative=False)); semantic.fit_clusters([x])
+    sizes = dict(width=32, layers=1, tied=True)
+    for name,m in dict(codec=codec, semantic=semantic, stage1=TokenLM(semantic_config(16, **sizes)), stage2=TokenLM(coarse_config(16, 32, levels=3, **sizes))).items():
+        save_model(m.eval(), d, name)
+    (d/'audiolm.json').write_text('{"stages": 2, "context": 100, "window": 150}'); return d
+
+
+def performance_sound(): return Piano().play(performance())
+
+
+def test_two_stages_continue_a_prompt(two_stages):
+    lm = AudioLM.from_pretrained(two_stages); x = performance_sound()[:4*SR]; take = lm.continue_from(x, 5, seed=1)
+    assert (lm.coarse, lm.fine, lm.window, lm.context)==(3, 0, 150, 100) and take.acoustic.shape==(225, 3) and take.seconds==9
+    assert torch.equal(take.acoustic[:100], lm.codec.encode(x[None])[0]) and torch.equal(lm.continue_from(x, 5, seed=1).audio, take.audio)
+    parts = list(lm.stream(x, 5, seed=1)); assert abs(sum(map(len, parts))-5*SR) < 1 and lm.generate(2, seed=0).acoustic.shape==(50, 3)
+    a, b = lm.continue_from([x, x[:2*SR]], 5, seed=[1,2]); assert torch.equal(a.acoustic, take.acoustic) and len(b.acoustic)==175
+
+
+def test_a_key_is_not_taken_away(two_stages):
+    "Tokens of a stretch do not depend on the level of what surrounds it, as they would if a clip's mean were taken away."
+    lm = AudioLM.from_pretrained(two_stages); x = performance_sound()[None,:4*SR]
+    alone = lm.semantic.encoder.hear(x); assert lm.semantic.levelled(torch.ones(1,5,32)).shape==(1,5,32)
+    with torch.no_grad(): a, b = lm.semantic.encoder(alone)[0], lm.semantic.encoder(alone+1)[0]
+    assert (a-b).abs().max() > .01                                    # louder is seen; relative levels would hide it
+
+
+def test_what_is_wrong_with_music_is_said(tmp_path):
+    for f in (lambda: read_midi(tmp_path/'none.mid'), lambda: Piano(tmp_path/'none.sfz')):
+        with pytest.raises(AudioError): f()
+    (tmp_path/'empty.sfz').write_text('// nothing\n')
+    with pytest.raises(AudioError, match='no regions'): Piano(tmp_path/'empty.sfz')
