@@ -1085,7 +1085,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'audiolm_edu.watermark.frames_of': ('watermark.html#frames_of', 'audiolm_edu/watermark.py'),
                                        'audiolm_edu.watermark.from_bits': ('watermark.html#from_bits', 'audiolm_edu/watermark.py'),
                                        'audiolm_edu.watermark.logs': ('watermark.html#logs', 'audiolm_edu/watermark.py'),
-                                       'audiolm_edu.watermark.pilot': ('watermark.html#pilot', 'audiolm_edu/watermark.py'),
                                        'audiolm_edu.watermark.quiet_patterns': ( 'watermark.html#quiet_patterns',
                                                                                  'audiolm_edu/watermark.py'),
                                        'audiolm_edu.watermark.ratio': ('watermark.html#ratio', 'audiolm_edu/watermark.py'),

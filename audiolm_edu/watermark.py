@@ -4,12 +4,11 @@
 
 # %% auto #0
 __all__ = ['N', 'HOP', 'BINS', 'BUMPS', 'SPAN', 'PART', 'spectrum', 'sound', 'logs', 'contrast', 'bumps', 'seen',
-           'quiet_patterns', 'Near', 'Look', 'MarkConfig', 'Marker', 'Finder', 'Watermark', 'pilot', 'MarkCrops',
-           'some_spans', 'frames_of', 'Wear', 'wanted_ratio', 'ratio', 'train_watermark', 'to_bits', 'from_bits',
-           'Found']
+           'quiet_patterns', 'Near', 'Look', 'MarkConfig', 'Marker', 'Finder', 'Watermark', 'MarkCrops', 'some_spans',
+           'frames_of', 'Wear', 'wanted_ratio', 'ratio', 'train_watermark', 'to_bits', 'from_bits', 'Found']
 
 # %% ../nbs/17_watermark.ipynb #c002
-import math, random
+import random
 from dataclasses import dataclass
 
 import torch
@@ -47,11 +46,10 @@ def contrast(
     L:Tensor,       # (B,T,BINS) logs
     most:float=3.,  # nepers
 )->Tensor:
-    "How far each bin stands out from those of the 17 around it that are above the floor; 0 at the floor."
-    heard = (1-1e-6*(-2*L).exp()).clamp(min=0)     # 0 at the floor of `logs`, 1 far above it
-    wide = F.pad(torch.stack([heard, heard*L], 2), (8,8,0,0), mode='replicate')
-    share, total = F.avg_pool1d(wide.flatten(0, 1), 17, 1).unflatten(0, L.shape[:2]).unbind(2)
-    return (heard*(L-total/(share+1e-3))).clamp(-most, most)
+    "How far each bin stands out from the 17 around it."
+    wide = F.pad(L, (8,8), mode='replicate').flatten(0, 1)
+    around = F.avg_pool1d(wide[:,None], 17, 1)[:,0].unflatten(0, L.shape[:2])
+    return (L-around).clamp(-most, most)
 
 def bumps() -> Tensor: # (BINS,BUMPS)
     "Overlapping triangles along frequency, 110 Hz apart at the bottom, 400 at the top; they add to 1."
@@ -107,7 +105,6 @@ class MarkConfig:
     steps:tuple=(1,2,4,8)   # how far its layers look, in frames; the finder has them twice
     bits:int=16
     most:float=.25          # largest gain that the marker's network adds, nepers
-    pilot:float=.016        # size of the pilot beside the sound's own
     strength:float=1.       # once trained: gains are multiplied by it,
     limit:float=9.          # and cut off here, nepers
     threshold:float=0.      # a score above it means: marked
@@ -174,13 +171,6 @@ def begin(self:Watermark,
     self.marker.patterns.copy_(size*P)
     self.finder.plain.weight.copy_(trust*read); self.finder.plain.bias.copy_(-trust*mean)
     return self
-
-# %% ../nbs/17_watermark.ipynb #c019q
-def pilot(x:Tensor, size:float) -> Tensor: # (B,S) -> (B,S)
-    "A tone of 40 Hz that swells every 16 frames, `size` times as loud as the sound."
-    t = torch.arange(x.shape[-1], device=x.device)/SR
-    tone = (2*math.pi*40*t).sin()*(1-(2*math.pi*SR/HOP/16*t).cos())
-    return tone*(8/6)**.5*size*loudness(x)     # the tone alone has the loudness (3/4)**.5
 
 # %% ../nbs/17_watermark.ipynb #c021
 SPAN = 8*SR//5        # samples of a training sound, 1.6 s
@@ -253,7 +243,7 @@ def wanted_ratio(done:Tensor) -> Tensor: # share of the training
 def mark(self:Watermark, x:Tensor, bits:Tensor) -> tuple[Tensor,Tensor]: # (B,S), (B,16) -> (B,S), the gains
     "The sound with the message in it."
     X = spectrum(x); gains = self.marker(X, bits).float()
-    return sound(X*gains.exp(), x.shape[1])+pilot(x, self.config.pilot), gains
+    return sound(X*gains.exp(), x.shape[1]), gains
 
 def ratio(x:Tensor, y:Tensor) -> Tensor: # (B,S) -> (B,)
     "dB of a sound over what was added to it."
@@ -347,7 +337,7 @@ def embed(self:Watermark,
     if len(x) < N: raise AudioError(f"the sound has {len(x)} samples; to be marked it needs at least {N}.")
     gains, c = _parts(x, lambda part: self.marker(spectrum(part), bits)), self.config
     gains = (c.strength*gains).clamp(-c.limit, c.limit)
-    marked = (sound(spectrum(x[None])*gains.exp(), len(x))+pilot(x[None], c.pilot))[0].clamp(-1, 1)
+    marked = sound(spectrum(x[None])*gains.exp(), len(x))[0].clamp(-1, 1)
     a, b = round(start*SR), None if end is None else round(end*SR)
     return torch.cat([x[:a], marked[a:b], x[b:] if b is not None else x[:0]])
 
