@@ -9,12 +9,13 @@ from audiolm_edu.audio import SR, AudioError
 from audiolm_edu.audiolm import AudioLM
 from audiolm_edu.coarse_stage import coarse_config
 from audiolm_edu.codec import CODEC_PRESETS, Codec
+from audiolm_edu.events import EVENTS, PASS, UP, continue_events, from_events, moved, to_events
 from audiolm_edu.hub import save_model
 from audiolm_edu.piano import (NAMES, Note, Piano, apart, between, key_of, n_grams, note_f1, pedalled, performance, pitch_classes,
                                played, quoted, read_midi, read_sfz, recording_of, repeated, skyline, write_midi)
 from audiolm_edu.semantic import SEMANTIC_PRESETS, SemanticTokenizer
 from audiolm_edu.semantic_stage import semantic_config
-from audiolm_edu.transformer import TokenLM
+from audiolm_edu.transformer import LMConfig, TokenLM
 
 a_note = st.builds(lambda t, n, k, v: Note(t/50, (t+n)/50, k, v), st.integers(0, 500), st.integers(1, 100), st.integers(21, 108), st.integers(1, 127))
 some_notes = st.lists(a_note, min_size=1, max_size=30)
@@ -28,7 +29,8 @@ def apart_in_time(notes):
 @settings(deadline=None, max_examples=60)
 @given(some_notes)
 def test_midi_and_back(tmp_path_factory, notes):
-    path = tmp_path_factory.mktemp('midi')/'n.mid'; notes = apart_in_time(notes); write_midi(notes, path); back = read_midi(path)
+    path = tmp_path_factory.mktemp('midi')/'n.mid'; by_key = lambda notes: sorted(notes, key=lambda n: (n.pitch, n.start))
+    notes = by_key(apart_in_time(notes)); write_midi(notes, path); back = by_key(read_midi(path))
     assert [n[2:] for n in back]==[n[2:] for n in notes]
     assert np.allclose([n[:2] for n in back], [n[:2] for n in notes], atol=2e-3)
 
@@ -140,3 +142,29 @@ def test_what_is_wrong_with_music_is_said(tmp_path):
         with pytest.raises(AudioError): f()
     (tmp_path/'empty.sfz').write_text('// nothing\n')
     with pytest.raises(AudioError, match='no regions'): Piano(tmp_path/'empty.sfz')
+
+
+@settings(deadline=None, max_examples=80)
+@given(some_notes, st.integers(-12, 12))
+def test_events_and_back(notes, k):
+    notes = apart_in_time(notes); line = to_events(notes); back = from_events(line); by_key = lambda notes: sorted((n.pitch, n.start, n.end) for n in notes)
+    assert 0 <= int(line.min()) and int(line.max()) < EVENTS and np.allclose(by_key(back), by_key(notes), atol=.0051)
+    assert all(abs(a-b) < 4 for a,b in zip(sorted(n.velocity for n in notes), sorted(n.velocity for n in back)))
+    higher = moved(line, k); assert torch.equal(higher >= PASS, line >= PASS) and torch.equal(higher < UP, line < UP)
+    if all(21 <= n.pitch+k <= 108 for n in notes): assert by_key(from_events(higher))==[(p+k, a, b) for p,a,b in by_key(back)]
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.integers(0, EVENTS-1), max_size=60))
+def test_any_line_of_events_is_music(line):
+    for n in from_events(line): assert 0 <= n.start < n.end and 21 <= n.pitch <= 108 and 1 <= n.velocity <= 127
+
+
+def test_events_go_on_from_where_the_prompt_ends():
+    "A key that is still down at the cut is not written as lifted, and silence before the cut is kept."
+    torch.manual_seed(0); lm = TokenLM(LMConfig(condition=0, levels=1, codes=EVENTS, width=32, layers=1)).eval()
+    held, short = Note(0., 3., 60, 64), Note(.5, 1., 64, 64)
+    assert len(to_events([held, short], open=2.))==len(to_events([held, short]))-3    # no "up 60", no two seconds before it
+    for prompt in ([held, short], [short], []):
+        new = continue_events(lm, prompt, 2., 1.5, seed=3); kept = [n for n in new if n.start < 1.99]
+        assert [(n.start, n.pitch) for n in kept]==[(n.start, n.pitch) for n in sorted(prompt)] and all(n.end <= 3.5 for n in new)
