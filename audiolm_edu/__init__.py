@@ -28,6 +28,8 @@ from audiolm_edu.listening import *
 from audiolm_edu.attacks import *
 from audiolm_edu.detector import *
 from audiolm_edu.watermark import *
+from audiolm_edu.piano import *
+from audiolm_edu.events import *
 ```
 
 ```python

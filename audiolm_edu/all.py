@@ -34,6 +34,8 @@ from .listening import *
 from .attacks import *
 from .detector import *
 from .watermark import *
+from .piano import *
+from .events import *
 
 # %% ../nbs/index.ipynb #c003
 __all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

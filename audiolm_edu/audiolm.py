@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .audio import SR, AudioError, as_sound, listen
 from .codec import CONTEXT, Codec
-from .hub import load_model, locate, weights_hash
+from .hub import ModelError, load_model, locate, weights_hash
 from .semantic import SemanticTokenizer
 from .sampling import LeastRisk, Sampler, row_noise
 from .transformer import TokenLM
@@ -95,26 +95,26 @@ def as_prompt(
 # %% ../nbs/14_audiolm.ipynb #c013
 class AudioLM:
     "Codec, semantic tokenizer and three stages."
-    window = 250   # frames that stage 2 sees at once: 10 s
-    context = 75   # of which so many are there already: 3 s
     held = 12      # frames of sound that a stream keeps back until it knows what follows
 
     def __init__(self,
         codec:Codec, semantic:SemanticTokenizer,
         stages:list[TokenLM],  # semantic, coarse, fine; two, if the coarse stage writes all levels
         weights:str='random',  # hash, kept in every take
-        **more,                # `window`, `context`
+        window:int=250,        # frames that stage 2 sees at once: 10 s
+        context:int=75,        # of which so many are there already: 3 s
     ):
         self.codec, self.semantic, self.stages, self.weights = codec, semantic, stages, weights
         self.coarse, self.fine = stages[1].config.levels, sum(s.config.levels for s in stages[2:])
-        for k,v in more.items(): setattr(self, k, v)
+        self.window, self.context = window, context
 
 # %% ../nbs/14_audiolm.ipynb #c013s1
 @patch(cls_method=True)
 def from_pretrained(cls:AudioLM, name:str='speech') -> AudioLM:
-    "Load from the package ('speech', 'piano') or a folder."
+    "Load from the package ('speech') or a folder."
     folder = locate(str(name)); table = folder/'audiolm.json'
-    more = json.loads(table.read_text()) if table.exists() else {}
+    try: more = json.loads(table.read_text()) if table.exists() else {}
+    except ValueError as e: raise ModelError(f"{table}: is not JSON ({e}).") from None
     codec = load_model(Codec, folder, 'codec')
     semantic = load_model(SemanticTokenizer, folder, 'semantic')
     stages = [load_model(TokenLM, folder, f'stage{i+1}') for i in range(more.pop('stages', 3))]

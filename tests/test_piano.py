@@ -1,4 +1,6 @@
 "Performances, the sampled piano, and measures of music; models of two stages."
+import shutil
+
 import numpy as np
 import pytest
 import soundfile as sf
@@ -137,7 +139,9 @@ def test_a_key_is_not_taken_away(two_stages):
     assert (a-b).abs().max() > .01                                    # louder is seen; relative levels would hide it
 
 
-def test_what_is_wrong_with_music_is_said(tmp_path):
+def test_what_is_wrong_with_music_is_said(tmp_path, two_stages):
+    shutil.copytree(two_stages, tmp_path/'m'); (tmp_path/'m'/'audiolm.json').write_text('two stages')
+    with pytest.raises(AudioError, match='not JSON'): AudioLM.from_pretrained(tmp_path/'m')
     for f in (lambda: read_midi(tmp_path/'none.mid'), lambda: Piano(tmp_path/'none.sfz')):
         with pytest.raises(AudioError): f()
     (tmp_path/'empty.sfz').write_text('// nothing\n')
