@@ -12,7 +12,7 @@ from audiolm_edu.audiolm import AudioLM
 from audiolm_edu.coarse_stage import coarse_config
 from audiolm_edu.codec import CODEC_PRESETS, Codec
 from audiolm_edu.events import EVENTS, PASS, UP, continue_events, from_events, moved, to_events
-from audiolm_edu.hub import save_model
+from audiolm_edu.hub import ModelError, save_model
 from audiolm_edu.piano import (NAMES, Note, Piano, apart, between, key_of, n_grams, note_f1, pedalled, performance, pitch_classes,
                                played, quoted, read_midi, read_sfz, recording_of, repeated, skyline, write_midi)
 from audiolm_edu.semantic import SEMANTIC_PRESETS, SemanticTokenizer
@@ -141,7 +141,7 @@ def test_a_key_is_not_taken_away(two_stages):
 
 def test_what_is_wrong_with_music_is_said(tmp_path, two_stages):
     shutil.copytree(two_stages, tmp_path/'m'); (tmp_path/'m'/'audiolm.json').write_text('two stages')
-    with pytest.raises(AudioError, match='not JSON'): AudioLM.from_pretrained(tmp_path/'m')
+    with pytest.raises(ModelError, match='not JSON'): AudioLM.from_pretrained(tmp_path/'m')
     for f in (lambda: read_midi(tmp_path/'none.mid'), lambda: Piano(tmp_path/'none.sfz')):
         with pytest.raises(AudioError): f()
     (tmp_path/'empty.sfz').write_text('// nothing\n')
