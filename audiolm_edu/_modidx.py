@@ -573,6 +573,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'audiolm_edu.piano._lines': ('piano.html#_lines', 'audiolm_edu/piano.py'),
                                    'audiolm_edu.piano._strikes': ('piano.html#_strikes', 'audiolm_edu/piano.py'),
                                    'audiolm_edu.piano._transkun': ('piano.html#_transkun', 'audiolm_edu/piano.py'),
+                                   'audiolm_edu.piano._write_table': ('piano.html#_write_table', 'audiolm_edu/piano.py'),
                                    'audiolm_edu.piano.apart': ('piano.html#apart', 'audiolm_edu/piano.py'),
                                    'audiolm_edu.piano.between': ('piano.html#between', 'audiolm_edu/piano.py'),
                                    'audiolm_edu.piano.fetch_maestro': ('piano.html#fetch_maestro', 'audiolm_edu/piano.py'),

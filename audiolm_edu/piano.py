@@ -316,17 +316,21 @@ def render_corpus(
     from tqdm.auto import tqdm
     folder, out, piano, rows = Path(folder), Path(out), piano or Piano(), []
     paths = sorted(p for p in folder.rglob('*') if p.suffix.lower() in ('.mid','.midi'))
-    for wrong,why in ((not paths, f"{folder}: holds no MIDI files."), ((out/'clips.csv').exists(), f"{out}: holds a corpus already.")):
-        if wrong: raise AudioError(why)
+    if not paths: raise AudioError(f"{folder}: holds no MIDI files.")
+    if (out/'clips.csv').exists(): raise AudioError(f"{out}: holds a corpus already.")
     out.mkdir(parents=True, exist_ok=True)
     for p,shift in tqdm([(p,s) for s in shifts for p in paths], desc='play'):
         for i,(x,_) in enumerate(played(read_midi(p), piano, shift, seconds)):
             name = f'{p.stem}_{shift:+d}_{i:03d}.flac'
             sf.write(out/name, x.numpy(), SR)
             rows.append((name, recording_of(p), f'{len(x)/SR:.2f}', 'rendered-piano'))
-    with (out/'clips.csv').open('w', newline='', encoding='utf-8') as f:
-        csv.writer(f).writerows([('path','speaker','seconds','kind'), *rows])
+    _write_table(out/'clips.csv', rows)   # last: without it the folder is no corpus
     return read_folder(out)
+
+# %% ../nbs/18_piano.ipynb #c036t
+def _write_table(path:Path, rows:list[tuple]):
+    with path.open('w', newline='', encoding='utf-8') as f:
+        csv.writer(f).writerows([('path','speaker','seconds','kind'), *rows])
 
 # %% ../nbs/18_piano.ipynb #c037
 def maestro(
