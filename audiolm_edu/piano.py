@@ -345,6 +345,7 @@ def maestro(
     piece = lambda r: f"{r['canonical_composer']}: {r['canonical_title']}"
     return [Clip(tables[-1].parent/r['audio_filename'], piece(r), float(r['duration']), kind='piano') for r in rows]
 
+# %% ../nbs/18_piano.ipynb #c037s1
 MAESTRO_MIDI = 'https://storage.googleapis.com/magentadata/datasets/maestro/v3.0.0/maestro-v3.0.0-midi.zip'
 
 def fetch_maestro(folder, url:str=MAESTRO_MIDI) -> list[Path]: # paths of MIDI files
