@@ -9,7 +9,7 @@ __all__ = ['PEDAL', 'TRANSCRIBERS', 'PROFILES', 'NAMES', 'HELD', 'MAESTRO_MIDI',
            'played', 'render_corpus', 'maestro', 'fetch_maestro']
 
 # %% ../nbs/18_piano.ipynb #c002
-import csv, re
+import contextlib, csv, io, re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -187,7 +187,7 @@ def _basic_pitch() -> Callable:
     def hear(x:Tensor) -> list[Note]:
         with tempfile.NamedTemporaryFile(suffix='.wav') as f:      # it reads files
             sf.write(f.name, x.numpy(), SR)
-            found = predict(f.name, model)[2]
+            with contextlib.redirect_stdout(io.StringIO()): found = predict(f.name, model)[2]   # it names the file
         return sorted(Note(a, b, p, max(1, round(127*loud))) for a,b,p,loud,_ in found)
     return hear
 
@@ -350,7 +350,7 @@ MAESTRO_MIDI = 'https://storage.googleapis.com/magentadata/datasets/maestro/v3.0
 
 def fetch_maestro(folder, url:str=MAESTRO_MIDI) -> list[Path]: # paths of MIDI files
     "MAESTRO's performances without their sound, CC BY-NC-SA 4.0."
-    import io, zipfile
+    import zipfile
     from urllib.request import urlopen
     try:
         with urlopen(url, timeout=60) as f: zipfile.ZipFile(io.BytesIO(f.read())).extractall(folder)
