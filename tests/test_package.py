@@ -82,7 +82,7 @@ def test_wheel_works_without_checkout(tmp_path):
     wheel, = (tmp_path/'dist').glob('*.whl'); sdist, = (tmp_path/'dist').glob('*.tar.gz')
     assert wheel.stat().st_size < 100e6 and sdist.stat().st_size < 100e6
     names = zipfile.ZipFile(wheel).namelist()
-    for part in ('clips/ATTRIBUTION.md', 'weights/speech/stage3.safetensors', 'notebooks/00_tour.ipynb'): assert f'audiolm_edu/{part}' in names
+    for part in ('clips/ATTRIBUTION.md', 'weights/speech/stage3.safetensors', 'steinway/bach.mid', 'notebooks/00_tour.ipynb'): assert f'audiolm_edu/{part}' in names
     assert not [n for n in names if n.startswith(('tests','nbs'))]
     venv.create(tmp_path/'env', with_pip=True)
     python = tmp_path/'env/bin/python'
