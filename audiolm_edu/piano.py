@@ -84,7 +84,7 @@ def write_midi(notes:list[Note], path):
 
 # %% ../nbs/18_piano.ipynb #c009
 def performance() -> list[Note]:
-    "A minute of Bach, as it was played: from GiantMIDI-Piano, of those that no model is trained on."
+    "A minute of Bach, as it was played: from GiantMIDI-Piano, of the recordings held out from piano models (`HELD`)."
     from importlib.resources import files
     return read_midi(files('audiolm_edu')/'steinway'/'bach.mid')
 
