@@ -104,6 +104,7 @@ class CodecConfig:
     hop:int=160           # STFT step, 10 ms
     floor:float=FLOOR     # amplitudes far below count as silence
     iterations:int=16     # of Griffin-Lim
+    memory:float=0.       # share of a frame that the next one starts from (notebook 03)
 
     @property
     def samples(self) -> int: return 4*self.hop  # samples a token stands for
@@ -194,7 +195,7 @@ class Codec(nn.Module):
         super().__init__()
         self.config, self.quantize = config, True
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.rvq = ResidualVQ(config.levels, config.codes, config.latent)
+        self.rvq = ResidualVQ(config.levels, config.codes, config.latent, config.memory)
 
     @classmethod
     def from_pretrained(cls, name:str='speech'): return load_model(cls, name, 'codec')
@@ -253,7 +254,8 @@ def encode(self:Codec,
         past = min(a, CONTEXT*n)
         part = x[:, a-past:a+SEGMENT*n]
         z = self.encoder(F.pad(part, (0, -part.shape[-1] % n)))
-        parts.append(self.rvq.encode(z[:, past//n:]))
+        before = self.rvq.decode(parts[-1][:, -CONTEXT:])[:,-1:] if a else None
+        parts.append(self.rvq.encode(z[:, past//n:], before))
     return torch.cat(parts, 1)
 
 # %% ../nbs/04_codec.ipynb #c045

@@ -29,16 +29,30 @@ def write_atomically(path:Path, write):
     finally: tmp.unlink(missing_ok=True)
 
 # %% ../nbs/82_hub.ipynb #c006
+def _narrow(k:str, v:torch.Tensor, bits:int) -> dict: # one or two tensors
+    "What is stored of a tensor."
+    if not v.is_floating_point(): return {k: v.contiguous()}
+    if bits==16 or v.ndim < 2: return {k: v.half().contiguous()}
+    step = v.float().flatten(1).abs().amax(1).clamp(min=1e-20)/127
+    return {k: (v.float().flatten(1)/step[:,None]).round().to(torch.int8).view(v.shape), f'{k}.step': step}
+
+def _widen(table:dict) -> dict:
+    "Inverse of `_narrow`, for all tensors of a file."
+    full = lambda k, v: v.float()*table[f'{k}.step'].view(-1, *[1]*(v.ndim-1)) if f'{k}.step' in table else \
+        v.float() if v.is_floating_point() else v
+    return {k: full(k, v) for k,v in table.items() if not k.endswith('.step')}
+
+# %% ../nbs/82_hub.ipynb #c006s1
 def save_model(
     model:nn.Module, # has `.config`, a dataclass
     folder,          # where to
     name:str,        # `name.safetensors` and `name.json`
+    bits:int=16,     # or 8
     **notes,         # kept in the JSON: data, steps, measures, licence
 )->Path:
-    "Write weights (float16) and configuration."
+    "Write weights and configuration."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    half = lambda v: (v.half() if v.is_floating_point() else v).contiguous()
-    weights = {k: half(v) for k,v in model.state_dict().items()}
+    weights = {a: b for k,v in model.state_dict().items() for a,b in _narrow(k, v, bits).items()}
     card = dict(model=type(model).__name__, config=dataclasses.asdict(model.config), notes=notes)
     write_atomically(folder/f'{name}.safetensors', lambda p: save_file(weights, p))
     write_atomically(folder/f'{name}.json', lambda p: p.write_text(json.dumps(card, indent=1)+'\n'))
@@ -70,8 +84,7 @@ def load_model(
     try:
         config = json.loads(table.read_text())['config']
         model = cls(cls.Config(**config))
-        full = {k: v.float() if v.is_floating_point() else v for k,v in load_file(weights).items()}
-        model.load_state_dict(full)
+        model.load_state_dict(_widen(load_file(weights)))
     except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as e:
         why = str(e).splitlines()[0][:200]
         raise ModelError(f"{weights}: does not fit {cls.__name__} ({why}).") from None

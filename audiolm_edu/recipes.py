@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPEEDS', 'SIZES', 'PARTS', 'Job', 'to_train_on', 'fit', 'following', 'heard_through', 'codec_trainers', 'train_codec',
            'fit_mixture', 'tracts', 'semantic_trainers', 'train_semantic', 'stage_plan', 'held_out_loss', 'alike',
-           'sides', 'train_stage', 'train_semantic_decoder', 'decoder_config', 'fit_decoder', 'fit_residual',
+           'sides', 'fit_lm', 'train_stage', 'train_semantic_decoder', 'decoder_config', 'fit_decoder', 'fit_residual',
            'train_semantic_residual', 'train', 'expected', 'write_plans', 'beside']
 
 # %% ../nbs/86_recipes.ipynb #c002
@@ -235,6 +235,15 @@ def sides(job:Job, name:str) -> tuple[TokenStore,TokenStore]:
     return heard, straight.only(lambda c: held_out(c['speaker']) and job.spoken(c['path']))
 
 # %% ../nbs/86_recipes.ipynb #c019s1
+def fit_lm(job:Job, name:str, lm:TokenLM, batch, valid, steps:int, bits:int=16):
+    "Train a language model; save the weights of its least loss in `job.out`."
+    t = Trainer(dict(lm=(lm, lm.loss)), batch, job.work/name, job.steps(steps), lr=2e-3, warmup=100, weight_decay=.05,
+                valid=valid, every=100, best='valid', patience=8, count=lambda b: (b[2]!=IGNORE).sum().item())
+    history = fit(t)
+    best = load_file(job.work/name/'best.safetensors')
+    lm.load_state_dict({k.removeprefix('lm/'): v for k,v in best.items()})
+    save_model(lm.eval(), job.out, name, bits, history=history)
+
 def train_stage(job:Job, name:str):
     "Stage 1, 2 or 3, saved in `job.out`."
     heard, judged = sides(job, name)
@@ -247,12 +256,7 @@ def train_stage(job:Job, name:str):
     def batch(i):
         some = alike(crops[i%len(crops)](i))
         return make(without_plan(some) if name=='stage2' and i%10==9 else some)
-    t = Trainer(dict(lm=(lm, lm.loss)), batch, job.work/name, job.steps(steps), lr=2e-3, warmup=100, weight_decay=.05,
-                valid=valid, every=100, best='valid', patience=8, count=lambda b: (b[2]!=IGNORE).sum().item())
-    history = fit(t)
-    best = load_file(job.work/name/'best.safetensors')
-    lm.load_state_dict({k.removeprefix('lm/'): v for k,v in best.items()})
-    save_model(lm.eval(), job.out, name, history=history)
+    fit_lm(job, name, lm, batch, valid, steps)
 
 # %% ../nbs/86_recipes.ipynb #c019s1n1
 def train_semantic_decoder(job:Job):
@@ -312,6 +316,7 @@ PARTS = dict(codec=train_codec, semantic=train_semantic, semantic_decoder=train_
 def train(part:str, job:Job):
     "Train one part of `job`."
     torch.manual_seed(0)
+    if part not in PARTS: raise AudioError(f"{part} belongs to the piano; add --preset piano.")
     PARTS[part](job, *([part] if part.startswith('stage') else []))
 
 # %% ../nbs/86_recipes.ipynb #c022

@@ -91,13 +91,48 @@ def _learn(self:VectorQuantizer, x:Tensor, idx:Tensor): # (M,D), (M,)
 # %% ../nbs/03_vq.ipynb #c022
 class ResidualVQ(nn.Module):
     "Q codebooks, each quantizing what the ones before it left over (SoundStream, section III-C)."
+    drop = .5   # share of the examples that lose levels in training
     def __init__(self,
         levels:int, # Q
         codes:int,  # N
         dim:int,    # D
+        memory:float=0., # share of a frame that the next one starts from; see below
     ):
         super().__init__()
         self.levels = nn.ModuleList(VectorQuantizer(codes, dim) for _ in range(levels))
+        self.memory = memory
+
+# %% ../nbs/03_vq.ipynb #c022n1
+@patch
+@torch.no_grad()
+def _name(self:ResidualVQ, z:Tensor, before:Tensor|None=None) -> tuple[Tensor,Tensor]:
+    "(B,T,D) -> tokens (B,T,Q); what each level was given, and what the last one left over (Q+1,B,T,D)."
+    past, tokens, lefts = torch.zeros_like(z[:,:1]) if before is None else before, [], []
+    for part in z.split(1 if self.memory else max(1, z.shape[1]), 1):
+        left, names = [part-self.memory*past], []
+        for vq in self.levels:
+            names.append(nearest(left[-1], vq.book))
+            left.append(left[-1]-vq.book[names[-1]])
+        past = part-left[-1]   # what `decode` will make of it
+        tokens.append(torch.stack(names, -1)); lefts.append(torch.stack(left))
+    return torch.cat(tokens, 1), torch.cat(lefts, 2)
+
+@patch
+def _carry(self:ResidualVQ, rows:Tensor) -> Tensor: # (B,T,D) -> (B,T,D)
+    "Add to each frame what it keeps of the one before."
+    if not self.memory: return rows
+    out = [rows[:,:1]]
+    for row in rows[:,1:].split(1, 1): out.append(row+self.memory*out[-1])
+    return torch.cat(out, 1)
+
+# %% ../nbs/03_vq.ipynb #c022n2
+@patch
+def _start(self:ResidualVQ, z:Tensor): # (B,T,D)
+    "The first batch: every level from k-means on what the levels before it left over."
+    left = torch.cat([z[:,:1], z[:,1:]-self.memory*z[:,:-1]], 1).detach().flatten(0,1)
+    for vq in self.levels:
+        vq._start(left)
+        left = left-vq.book[nearest(left, vq.book)]
 
 # %% ../nbs/03_vq.ipynb #c024
 @patch
@@ -107,37 +142,40 @@ def forward(self:ResidualVQ,
     z:Tensor, # (B,T,D)
 )->tuple[Tensor,Tensor,Tensor]: # (B,T,D) straight-through, (B,T,Q) tokens, commitment loss
     "Quantize `z`; in training with a random number of levels for each example."
-    z, Q = z.float(), len(self.levels)
-    keep = torch.full((len(z),1,1), Q, device=z.device)
+    z = z.float()
+    if self.training and not any(vq.count.any() for vq in self.levels): self._start(z)
+    tokens, left = self._name(z)
+    rows = left[:-1]-left[1:]
     if self.training:
-        drop = torch.rand(keep.shape, device=z.device) < .5
-        keep = torch.where(drop, torch.randint_like(keep, 1, Q+1), keep)
-    left, out, tokens = z, 0, []
-    for i,vq in enumerate(self.levels):
-        q, idx = vq(left.detach())
-        left, out = left-q, out+q*(i<keep)
-        tokens.append(idx)
-    return z+(out-z).detach(), torch.stack(tokens, -1), left.pow(2).mean()
+        rows = rows*self._kept(z)
+        for vq,x,idx in zip(self.levels, left, tokens.unbind(-1)): vq._learn(x.flatten(0,1), idx.flatten())
+    whole, out = z.detach()-left[-1], self._carry(rows.sum(0))
+    return z+(out-z).detach(), tokens, (z-whole).pow(2).mean()
+
+@patch
+def _kept(self:ResidualVQ, z:Tensor) -> Tensor: # (B,T,D) -> (Q,B,1,1), 1 or 0
+    "Which levels of each example enter the sum."
+    B, Q = len(z), len(self.levels)
+    some, lose = torch.randint(1, Q+1, (B,), device=z.device), torch.rand(B, device=z.device) < self.drop
+    return (torch.arange(Q, device=z.device)[:,None] < torch.where(lose, some, Q))[:,:,None,None]
 
 # %% ../nbs/03_vq.ipynb #c026
 @patch
 def encode(self:ResidualVQ,
     z:Tensor,  # (B,T,D)
+    before:Tensor|None=None, # (B,1,D) what `decode` makes of the frame before
 )->Tensor:     # (B,T,Q) int64
     "Tokens of `z`, all levels."
-    tokens = []
-    for vq in self.levels:
-        tokens.append(nearest(z, vq.book)); z = z-vq.book[tokens[-1]]
-    return torch.stack(tokens, -1)
+    return self._name(z, before)[0]
 
 @patch
 def decode(self:ResidualVQ,
     tokens:Tensor, # (B,T,q), any q up to Q
-)->Tensor:         # (B,T,D) sum of the chosen rows
+)->Tensor:         # (B,T,D) sums of the chosen rows
     "Vectors that `tokens` name."
     if tokens.shape[-1] > len(self.levels): raise ValueError(
         f"tokens have {tokens.shape[-1]} levels, this quantizer has {len(self.levels)}.")
-    return sum(self.levels[i].book[tokens[...,i]] for i in range(tokens.shape[-1]))
+    return self._carry(sum(self.levels[i].book[tokens[...,i]] for i in range(tokens.shape[-1])))
 
 # %% ../nbs/03_vq.ipynb #c033
 def perplexity(

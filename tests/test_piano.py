@@ -13,8 +13,11 @@ from audiolm_edu.coarse_stage import coarse_config
 from audiolm_edu.codec import CODEC_PRESETS, Codec
 from audiolm_edu.events import EVENTS, PASS, UP, continue_events, from_events, moved, to_events
 from audiolm_edu.hub import ModelError, save_model
-from audiolm_edu.piano import (NAMES, Note, Piano, apart, between, key_of, n_grams, note_f1, pedalled, performance, pitch_classes,
-                               played, quoted, read_midi, read_sfz, recording_of, repeated, skyline, write_midi)
+from audiolm_edu import cli, piano_recipes
+from audiolm_edu.corpus import held_out
+from audiolm_edu.piano import (HELD, NAMES, Note, Piano, apart, between, key_of, n_grams, note_f1, pedalled, performance, pitch_classes,
+                               played, quoted, read_midi, read_sfz, recording_of, render_corpus, repeated, skyline, write_midi)
+from audiolm_edu.piano_models import Alone, keys, touched
 from audiolm_edu.semantic import SEMANTIC_PRESETS, SemanticTokenizer
 from audiolm_edu.semantic_stage import semantic_config
 from audiolm_edu.transformer import LMConfig, TokenLM
@@ -172,3 +175,48 @@ def test_events_go_on_from_where_the_prompt_ends():
     for prompt in ([held, short], [short], []):
         new = continue_events(lm, prompt, 2., 1.5, seed=3); kept = [n for n in new if n.start < 1.99]
         assert [(n.start, n.pitch) for n in kept]==[(n.start, n.pitch) for n in sorted(prompt)] and all(n.end <= 3.5 for n in new)
+
+
+@pytest.mark.parametrize('key', [24, 40, 57, 69, 84, 100])
+@pytest.mark.parametrize('level', [.01, .3])
+def test_keys_are_where_they_are_struck(key, level):
+    sine = level*torch.sin(2*torch.pi*440*2**((key-69)/12)*torch.arange(SR)/SR); k = keys(sine[None,:24*640])[0,12]
+    assert k.argmax()==key-21 and -2.2 < k.max()-np.log(level) < .2 and k[[i for i in range(88) if abs(i-key+21) > 6]].max() < k.max()-2
+
+
+def test_a_touch_changes_levels_and_keeps_silence_finite():
+    torch.manual_seed(0); mel = torch.full((64,8,128), -4.); a, b = touched(mel), touched(torch.full((64,8,128), -40.))
+    assert a.std(0).min() > .3 and a.mean(dim=(1,2)).std() > .3 and b.isfinite().all() and -14.5 < b.mean() < -7.5
+
+
+@pytest.fixture(scope='module')
+def alone(two_stages):
+    torch.manual_seed(0); lm = TokenLM(LMConfig(condition=0, levels=3, codes=32, tied=True, width=32, layers=1))
+    save_model(lm.eval(), two_stages, 'alone'); return Alone.from_pretrained(two_stages)
+
+
+def test_acoustic_tokens_alone_continue_in_a_batch_as_alone(alone):
+    x = performance_sound()[:4*SR]; y = alone.continue_from(x, 2, seed=5); assert y.shape==(6*SR,) and y.abs().max() <= 1
+    a, b = alone.continue_from([x[:2*SR], x], 2, [1,5]); assert torch.allclose(b, y, atol=1e-4) and a.shape==(4*SR,)
+
+
+@pytest.fixture(scope='module')
+def a_corpus(tmp_path_factory):
+    "MIDI files and clips of four recordings, on either side of the split."
+    root = tmp_path_factory.mktemp('music'); (root/'midi').mkdir(); names = list(map(str, range(99)))
+    some = [n for n in names if held_out(n, HELD)][:1]+[n for n in names if not held_out(n, HELD)][:3]
+    for i,n in enumerate(some): write_midi(between(performance(), 10*i, 10*i+10), root/'midi'/f'{n}.mid')
+    render_corpus(root/'midi', root/'clips', seconds=14.); return root
+
+
+def test_every_part_of_the_piano_from_a_folder(a_corpus, tmp_path, monkeypatch, capsys):
+    from dataclasses import replace
+    monkeypatch.setattr(piano_recipes, 'PIANO_CODEC', replace(piano_recipes.PIANO_CODEC, width=32, codes=32, encoder=(1,1), decoder=(1,1), latent=16, mels=96))
+    monkeypatch.setattr(piano_recipes, 'PIANO_SEMANTIC', replace(piano_recipes.PIANO_SEMANTIC, width=32, layers=3, clusters=16, mels=64))
+    def train(part, data): return cli.main(['train', part, '--preset', 'piano', '--data', str(a_corpus/data), '--out', str(tmp_path), '--share', '.001'])
+    for part in ('codec', 'semantic', 'stage1', 'stage2', 'alone'): assert train(part, 'clips')==0, part
+    assert train('symbolic', 'midi')==0 and train('stage3', 'clips')==2 and 'the piano has' in capsys.readouterr().err
+    lm = AudioLM.from_pretrained(tmp_path); assert (lm.coarse, lm.fine, lm.window, lm.context)==(3, 0, 350, 100) and len(lm.semantic.encoder.blocks)==2
+    x = performance_sound()[:4*SR]; assert lm.continue_from(x, 1, seed=0).seconds==5 and Alone.from_pretrained(tmp_path).continue_from(x, 1).shape==(5*SR,)
+    assert cli.main(['train', 'symbolic', '--preset', 'piano', '--data', str(a_corpus/'clips'), '--out', str(tmp_path/'s')])==2
+    assert cli.main(['train', 'alone', '--data', str(a_corpus/'clips'), '--out', str(tmp_path/'s')])==2 and '--preset piano' in capsys.readouterr().err
