@@ -30,6 +30,8 @@ from audiolm_edu.detector import *
 from audiolm_edu.watermark import *
 from audiolm_edu.piano import *
 from audiolm_edu.events import *
+from audiolm_edu.piano_models import *
+from audiolm_edu.widgets import *
 ```
 
 ```python

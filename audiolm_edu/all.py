@@ -36,6 +36,8 @@ from .detector import *
 from .watermark import *
 from .piano import *
 from .events import *
+from .piano_models import *
+from .widgets import *
 
 # %% ../nbs/index.ipynb #c003
 __all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

@@ -7,7 +7,7 @@ __all__ = ['LOSSLESS', 'RATES', 'METRICS', 'FORMATS', 'LEGEND', 'pick', 'chosen_
            'levels_for', 'our_system', 'opus_packets', 'opus_system', 'encodec_system', 'neighbours', 'visqol', 'stoi',
            'pesq', 'load_metrics', 'quality', 'table', 'one_thread', 'cpu_seconds', 'speed', 'even_use', 'code_use',
            'codec_row', 'codec_bench', 'report', 'cmd_codec', 'cmd_lm', 'cmd_speech', 'cmd_detector', 'cmd_watermark',
-           'parser', 'main']
+           'cmd_piano', 'parser', 'main']
 
 # %% ../nbs/84_bench.ipynb #c002
 import argparse, io, json, math, statistics, sys, time
@@ -363,6 +363,18 @@ def cmd_watermark(a):
     result['weights'] = weights_hash('watermark'); print(watermark_report(result))
     if out: write_atomically(out, lambda p: p.write_text(json.dumps(result)+'\n'))
 
+# %% ../nbs/84_bench.ipynb #lmspeechn0s2
+def cmd_piano(a):
+    "Notes and key that are kept, and what two older ways make of the same prompts."
+    from audiolm_edu.audiolm import AudioLM
+    from audiolm_edu.bench_piano import cases, known_grams, music, older_ways, piano_bench, piano_report
+    from audiolm_edu.piano import transcriber
+    out, clips, known = a.json and _json_file(a.json), music(a.folder), known_grams(a.midi)
+    lm, hear = AudioLM.from_pretrained(a.model), transcriber(a.hear)
+    result = piano_bench(lm, older_ways(a.model, a.others, hear, a.sfz), cases(clips, hear, a.clips), hear, known)
+    result['weights'] = weights_hash(a.model); print(piano_report(result))
+    if out: write_atomically(out, lambda p: p.write_text(json.dumps(result)+'\n'))
+
 # %% ../nbs/84_bench.ipynb #c064
 def _codec_arguments(c):
     c.set_defaults(run=cmd_codec)
@@ -376,12 +388,20 @@ def _codec_arguments(c):
 def _on_people(sub, name:str, run, clips:int):
     "The parser of what is measured on held-out people."
     s = sub.add_parser(name, help=run.__doc__, description=run.__doc__); s.set_defaults(run=run)
-    s.add_argument('folder', help='speech; only held-out speakers count')
+    s.add_argument('folder', help='recordings; only held-out speakers count, and held-out pieces')
     s.add_argument('--clips', type=int, default=clips, help=f'at most so many (default {clips})')
     s.add_argument('--json', metavar='FILE', help='write the figures here too')
     return s
 
 # %% ../nbs/84_bench.ipynb #c064s1
+def _piano_arguments(s):
+    s.add_argument('--midi', required=True, metavar='FOLDER', help='the performances that were trained on')
+    s.add_argument('--model', default='piano', help="'piano', or a folder")
+    s.add_argument('--others', metavar='FOLDER', help='weights of the two older ways, if not with the model')
+    s.add_argument('--hear', default='transkun', help='who finds the notes: transkun or basic-pitch')
+    s.add_argument('--sfz', metavar='FILE', help="the symbolic model's piano, if not the package's")
+
+# %% ../nbs/84_bench.ipynb #c064s2
 def parser() -> argparse.ArgumentParser:
     "The command line."
     p = argparse.ArgumentParser('python -m audiolm_edu.bench', description='Measure the models.')
@@ -397,6 +417,7 @@ def parser() -> argparse.ArgumentParser:
     d.add_argument('--before', metavar='FOLDER', help='weights of an earlier model')
     w = _on_people(sub, 'watermark', cmd_watermark, 60)
     w.add_argument('--piano', metavar='FOLDER', help='music without a mark')
+    _piano_arguments(_on_people(sub, 'piano', cmd_piano, 60))
     return p
 
 def main(argv=None) -> int:

@@ -110,8 +110,10 @@ class CodecConfig:
     def samples(self) -> int: return 4*self.hop  # samples a token stands for
     @property
     def frame_rate(self) -> float: return SR/self.samples
-    @property
-    def bits_per_second(self) -> float: return bit_rate(self.frame_rate, self.levels, self.codes)
+
+# %% ../nbs/04_codec.ipynb #c026s1
+@patch(as_prop=True)
+def bits_per_second(self:CodecConfig) -> float: return bit_rate(self.frame_rate, self.levels, self.codes)
 
 # %% ../nbs/04_codec.ipynb #c027
 CODEC_PRESETS = dict(

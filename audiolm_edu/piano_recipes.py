@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+# %% ../nbs/86b_piano_recipes.ipynb #c002s1
 from .audio import SR, AudioError
 from .codec import Codec
 from .codec_training import SpectrumGame
@@ -88,6 +89,7 @@ def labels(job:Job, store, use, n:int, dims:int=48) -> dict: # shares, which: se
     write_atomically(path, lambda p: save_file(table, p))
     return table
 
+# %% ../nbs/86b_piano_recipes.ipynb #c008s1
 def train_semantic(job:Job):
     "A semantic tokenizer, saved in `job.out`."
     (store, use), N = music_store(job), max(32, job.steps(512))
@@ -107,6 +109,7 @@ def up_to_the_layer(t:SemanticTokenizer) -> SemanticTokenizer:
     new.encoder.load_state_dict({k: v for k,v in t.encoder.state_dict().items() if k in new.encoder.state_dict()})
     return new
 
+# %% ../nbs/86b_piano_recipes.ipynb #c008s2
 def _judge(model, batches:list): # the figures of a loss on held-out music
     def valid():
         torch.manual_seed(1); all = [model.loss(b)[1] for b in batches]
@@ -123,6 +126,7 @@ def music_tokens(job:Job) -> tuple[TokenStore,TokenStore]: # to train on, to jud
 
 MUSIC_STEPS = dict(stage1=3000, stage2=3500, alone=3500)
 
+# %% ../nbs/86b_piano_recipes.ipynb #c010s1
 def train_music_stage(job:Job, name:str):
     "Stage 1, stage 2 or the acoustic baseline, saved in `job.out`."
     heard, judged = music_tokens(job)

@@ -244,6 +244,7 @@ def fit_lm(job:Job, name:str, lm:TokenLM, batch, valid, steps:int, bits:int=16):
     lm.load_state_dict({k.removeprefix('lm/'): v for k,v in best.items()})
     save_model(lm.eval(), job.out, name, bits, history=history)
 
+# %% ../nbs/86_recipes.ipynb #c019s1s1
 def train_stage(job:Job, name:str):
     "Stage 1, 2 or 3, saved in `job.out`."
     heard, judged = sides(job, name)

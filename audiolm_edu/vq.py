@@ -152,6 +152,7 @@ def forward(self:ResidualVQ,
     whole, out = z.detach()-left[-1], self._carry(rows.sum(0))
     return z+(out-z).detach(), tokens, (z-whole).pow(2).mean()
 
+# %% ../nbs/03_vq.ipynb #c024s1
 @patch
 def _kept(self:ResidualVQ, z:Tensor) -> Tensor: # (B,T,D) -> (Q,B,1,1), 1 or 0
     "Which levels of each example enter the sum."
