@@ -47,14 +47,14 @@ def _source(name:str) -> str: return (files('audiolm_edu')/'js'/name).read_text(
 class Deck(anywidget.AnyWidget):
     "Sounds on one clock, one of them heard; with tokens below them, if there are any."
     _esm, _css = _source('deck.js'), _source('deck.css')
-    rate = t.Int(SR).tag(sync=True)
-    title = t.Unicode().tag(sync=True)
+    rate, title = t.Int(SR).tag(sync=True), t.Unicode().tag(sync=True)
     note = t.Unicode().tag(sync=True)                  # a line below
     names = t.List(t.Unicode()).tag(sync=True)         # of the sounds
     sounds = t.List(t.Bytes()).tag(sync=True)          # 16-bit samples each
     picture = t.Bytes().tag(sync=True)                 # PNG
     rows = t.List(t.Dict()).tag(sync=True)             # name, tokens, rate (tokens a second) each
     choices = t.List(t.Unicode()).tag(sync=True)       # answers that can be given
+    blind = t.Bool(False).tag(sync=True)               # no waveform, no picture: they would tell
     playing = t.Bool(False).tag(sync=True)             # this and the next four: by a person or by Python
     position = t.Float(0.).tag(sync=True)              # seconds
     track = t.Int(0).tag(sync=True)                    # which sound is heard, from 0
@@ -84,7 +84,7 @@ def load(self:Deck, tracks:dict): # name -> path, array or tensor (S,)
     self.tracks = sounds_of(tracks)
     with self.hold_sync():
         self.names, self.sounds = list(self.tracks), [pcm(x) for x in self.tracks.values()]
-        self.picture = spectrogram(next(iter(self.tracks.values())))
+        self.picture = b'' if self.blind else spectrogram(next(iter(self.tracks.values())))
     return self
 
 @patch
@@ -109,8 +109,8 @@ class ABPlayer(Deck):
         seed:int=0,  # decides which is A, and what X is each time
         **more,
     ):
-        super().__init__(title=title, **more)
-        self.blind, self.all, self.results, self.rng = blind, sounds_of(tracks), [], random.Random(seed)
+        super().__init__(title=title, blind=blind, **more)
+        self.all, self.results, self.rng = sounds_of(tracks), [], random.Random(seed)
         if not blind: self.load(self.all); return
         if len(self.all)!=2: raise AudioError(f"a blind test has two sounds, not {len(self.all)}.")
         self.order = self.rng.sample(list(self.all), 2)
@@ -222,5 +222,6 @@ def _say(self:TokenStrip, at:dict):
     if not at: self.note = ''; return
     row, found = self.rows[at['row']], self.occurrences(at['row'], at['token'])
     where = ', '.join(f'{name} at {s:.1f} s' for name,s in found[:4])+(', ...' if len(found) > 4 else '')
-    elsewhere = f'; in the corpus {len(found)} times: {where}' if found else ''
-    self.note = f"{row['name']} {at['token']}: {row['tokens'].count(at['token'])} frames here{elsewhere}"
+    elsewhere = f'; occurrences in the corpus: {len(found)} ({where})' if found else ''
+    here = f"{row['tokens'].count(at['token'])} of {len(row['tokens'])} frames here"
+    self.note = f"{row['name']} {at['token']}: {here}{elsewhere}"

@@ -89,7 +89,9 @@ function render({model, el}) {
 
   function draw_wave(g, w, top) {
     const b = deck.buffers[deck.on]; if (!b) return;
-    const x = b.getChannelData(0), per = b.length/w; g.fillStyle = style('--ae-wave');
+    g.fillStyle = style('--ae-wave');
+    if (get('blind')) { g.fillRect(0, top+WAVE/2-1, w, 2); return; }   // a waveform would tell
+    const x = b.getChannelData(0), per = b.length/w;
     for (let i = 0; i < w; i++) {
       let peak = 0; for (let k = Math.floor(i*per); k < (i+1)*per && k < x.length; k++) peak = Math.max(peak, Math.abs(x[k]));
       g.fillRect(i, top+WAVE/2*(1-peak), 1, Math.max(1, peak*WAVE));
