@@ -74,7 +74,7 @@ def test_a_blind_test_counts_what_is_clicked(lab):
 
 def test_levels_are_decoded_while_it_plays(lab):
     lab.run('levels.ipynb', VOICE+"\nfrom audiolm_edu.widgets import *\nfrom audiolm_edu.codec import Codec\np = LevelPlayer(Codec.from_pretrained(), x, other=x.flip(0))\n"
-            "p.deck.looping\ntell(p, 'levels', 'muted', 'swapped')\np")
+            "tell(p, 'levels', 'muted', 'swapped')\np")
     deck = lab.page.locator('.ae-deck'); deck.wait_for(); deck.locator('.ae-play').click(); lab.page.wait_for_timeout(400)
     handle = lab.page.locator('.noUi-handle').first; handle.focus(); before = deck.locator('.ae-note').inner_text()
     for _ in range(20): lab.page.keyboard.press('ArrowLeft')
