@@ -21,7 +21,6 @@ from .codec import Codec, CodecConfig
 from .coarse_stage import coarse_config
 from .events import EVENTS
 from .hub import load_model
-from .piano import Piano
 from .sampling import Sampler, generate, row_noise
 from .semantic import SemanticConfig
 from .semantic_stage import semantic_config
@@ -51,7 +50,7 @@ def key_bank(n:int=4096) -> Tensor: # (n//2+1,88); columns sum to 1
     hertz = torch.linspace(0, SR/2, n//2+1)[:,None]
     pitch, key = 69+12*(hertz.clamp(min=1)/440).log2(), torch.arange(21, 109)[None]
     wide = (12*torch.log2(1+2*SR/n/(440*2**((key-69)/12)))).clamp(min=1.)
-    bank = (1-(key-(pitch)).abs()/wide).clamp(min=0)
+    bank = (1-(key-pitch).abs()/wide).clamp(min=0)
     return bank/bank.sum(0).clamp(min=1e-6)
 
 def keys(
