@@ -304,10 +304,11 @@ def _sound(self:AudioLM, y:Tensor, a:int, b:int) -> Tensor:
 @torch.inference_mode()
 def stream(self:AudioLM,
     prompt, seconds:float=7., seed:int|None=None, temperature=(.6,.8,.6), top_k=None, top_p=None,
-    drawn:int=DRAWN, guide:float=GUIDE,
+    drawn:int=DRAWN, guide:float=GUIDE, tick:Callable|None=None, # called after each token
 )->Iterator[Tensor]: # pieces (S,) of the continuation; the generator returns the `Take`
     "`continue_from` that hands out the new sound while the rest is being written."
     dice = self._dice(temperature, top_k, top_p, drawn, guide)
+    dice.tick = tick
     d = self._draft(as_prompt(prompt), _frames(seconds), None, *_seeds(seed, 1))
     sent = d.start
     for _ in self._coarse([d], dice):

@@ -5,20 +5,19 @@
 # %% auto #0
 __all__ = ['REAL', 'PAIR', 'COLUMNS', 'ASK', 'Tally', 'power', 'Trial', 'choices', 'equal_level', 'check_trials', 'Answer',
            'fingerprint', 'tally', 'Session', 'said_of', 'summary', 'draw_clips', 'speech_trials', 'pair_trials',
-           'read_answers', 'ClassResult', 'rater_bootstrap', 'merge', 'wav', 'ListeningTest']
+           'read_answers', 'ClassResult', 'rater_bootstrap', 'merge', 'ListeningTest']
 
 # %% ../nbs/15d_listening.ipynb #c002
-import csv, hashlib, html, io, math, random, time
+import csv, hashlib, html, math, random, time
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import soundfile as sf
 import torch
 from fastcore.basics import patch
-from ipywidgets import HTML, Audio, Button, HBox, IntProgress, VBox
+from ipywidgets import HTML, Button, HBox, IntProgress, VBox
 from scipy.stats import binom, binomtest
 from torch import Tensor
 
@@ -359,12 +358,6 @@ def merge(paths:list, draws:int=2000, seed:int=0) -> ClassResult:
     return ClassResult(answers, raters, rater_bootstrap(list(raters.values()), draws, seed))
 
 # %% ../nbs/15d_listening.ipynb #c077
-def wav(x:Tensor, sr:int=SR) -> bytes:
-    "`x` (S,) as the bytes of a WAV file, 16 bits."
-    out = io.BytesIO()
-    sf.write(out, x.detach().clamp(-1, 1).numpy(), sr, format='WAV', subtype='PCM_16')
-    return out.getvalue()
-
 ASK = {'real': 'Is this a person to the end, or did the model go on?', 'A': 'Which is the better continuation?'}
 
 def _button(text:str, does, **layout) -> Button:
@@ -375,21 +368,20 @@ def _button(text:str, does, **layout) -> Button:
 
 # %% ../nbs/15d_listening.ipynb #c078
 class ListeningTest(VBox):
-    "A session on the screen. Tab moves between the buttons, Space or Enter presses one."
+    "A session on the screen. Tab moves between deck and buttons, Space or Enter presses one."
     def __init__(self,
         session:Session,
         live:bool=False, # show the success rate after each answer; teaches the listener on the way
         path=None,       # a CSV file that is written after each answer
     ):
-        self.session, self.live, self.path = session, live, path
-        sounds = [''] if 'real' in session.choices else [' A', ' B']
-        self.listen = [_button(f'Listen{s}', partial(self._listen, k)) for k,s in enumerate(sounds)]
+        from audiolm_edu.widgets import Deck   # not above: that module takes `Tally` from this one
+        self.session, self.live, self.path, self.new_deck = session, live, path, partial(Deck, blind=True)
         self.buttons = {a: _button(text, partial(self._answer, a)) for a,text in session.choices.items()}
         self.skip = _button('Skip', self._skip)
-        self.bar, self.note, self.player = IntProgress(max=len(session.trials)), HTML(), HBox()
-        super().__init__([self.bar, self.note, HBox(self.listen),
-                          HBox([*self.buttons.values()]), self.skip, self.player])
-        self._show()
+        self.bar = IntProgress(max=len(session.trials), tabbable=False)   # Tab goes past it; `focus` does not
+        self.note, self.player, self.names = HTML(), VBox(), ['sound'] if 'real' in session.choices else ['A', 'B']
+        super().__init__([self.bar, self.note, self.player, HBox([*self.buttons.values()]), self.skip])
+        self._next()
 
 # %% ../nbs/15d_listening.ipynb #c079
 @patch
@@ -411,28 +403,31 @@ def _show(self:ListeningTest):
 
 # %% ../nbs/15d_listening.ipynb #c080
 @patch
-def _play(self:ListeningTest, *sounds:bytes):
-    "Put a new player, which starts at once, in place of the old one; without a sound, none."
-    old, self.player.children = self.player.children, [
-        Audio(value=x, format='wav', autoplay=True, loop=False) for x in sounds]
-    for w in old: w.close()
+def _next(self:ListeningTest):
+    "The trial that waits, on a new deck; none at the end."
+    old, trial = self.player.children, self.session.trial
+    self.deck = self.new_deck().load(dict(zip(self.names, trial.sounds))) if trial else None
+    self.player.children = [self.deck] if trial else []
+    for w in old: w.unobserve_all(); w.close()
+    for w in self.player.children: w.observe(self._heard, ['playing','track'])
+    self._show()
+
+@patch
+def _heard(self:ListeningTest, _):
+    "What plays has been listened to."
+    if self.deck.playing: self.session.listen(self.deck.track); self._show()
 
 # %% ../nbs/15d_listening.ipynb #c082
 @patch
-def _listen(self:ListeningTest, k:int):
-    if self.session.trial: self._play(wav(self.session.listen(k))); self._show()
-
-@patch
 def _answer(self:ListeningTest, said:str):
-    if self.session.ready: self.session.answer(said); self._next()   # a double click is one answer
+    if self.session.ready: self.session.answer(said); self._keep()   # a double click is one answer
 
 @patch
 def _skip(self:ListeningTest):
-    if self.session.trial: self.session.skip(); self._next()
+    if self.session.trial: self.session.skip(); self._keep()
 
 @patch
-def _next(self:ListeningTest):
-    "After an answer: keep it, take the old sound away, put the keyboard on *Listen*."
+def _keep(self:ListeningTest):
+    "After an answer: write it down, turn to the next trial, put the keyboard before its sound."
     if self.path: self.session.to_csv(self.path)
-    self._play(); self._show()
-    if self.session.trial: self.listen[0].focus()
+    self._next(); self.bar.focus()

@@ -52,6 +52,9 @@ class Deck(anywidget.AnyWidget):
     names = t.List(t.Unicode()).tag(sync=True)         # of the sounds
     sounds = t.List(t.Bytes()).tag(sync=True)          # 16-bit samples each
     picture = t.Bytes().tag(sync=True)                 # PNG
+    ready = t.Float(-1.).tag(sync=True)                # seconds that are there, while the rest is being written; -1: all
+    edge = t.Float(0.).tag(sync=True)                  # seconds; a dashed line, where the prompt ends
+    filename, file = t.Unicode().tag(sync=True), t.Bytes().tag(sync=True)   # what can be downloaded
     rows = t.List(t.Dict()).tag(sync=True)             # name, tokens, rate (tokens a second) each
     choices = t.List(t.Unicode()).tag(sync=True)       # answers that can be given
     blind = t.Bool(False).tag(sync=True)               # no waveform, no picture: they would tell
@@ -79,11 +82,14 @@ def still(tracks:dict, title:str='', most:float=10.) -> str: # HTML; `most`: sec
 
 # %% ../nbs/80_widgets.ipynb #c009
 @patch
-def load(self:Deck, tracks:dict): # name -> path, array or tensor (S,)
+def load(self:Deck,
+    tracks:dict,     # name -> path, array or tensor (S,)
+    ready:float=-1., # seconds that are there, while the rest is being written
+)->Deck:
     "Other sounds; what plays goes on at the same place."
     self.tracks = sounds_of(tracks)
     with self.hold_sync():
-        self.names, self.sounds = list(self.tracks), [pcm(x) for x in self.tracks.values()]
+        self.ready, self.names, self.sounds = ready, list(self.tracks), [pcm(x) for x in self.tracks.values()]
         self.picture = b'' if self.blind else spectrogram(next(iter(self.tracks.values())))
     return self
 

@@ -15,7 +15,8 @@ import pytest
 
 CHROMIUM = next((p for n in ('chromium', 'chromium-browser', 'google-chrome') if (p := shutil.which(n))), None)
 FLAGS = ('--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update '
-         '--disable-sync --autoplay-policy=no-user-gesture-required --disable-dev-shm-usage').split()
+         '--disable-sync --autoplay-policy=no-user-gesture-required --disable-dev-shm-usage '
+         '--use-fake-device-for-media-stream --use-fake-ui-for-media-stream').split()   # a microphone that beeps
 PICTURES = Path(os.environ.get('AUDIOLM_EDU_PICTURES', 'build/pictures'))
 
 

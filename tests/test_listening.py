@@ -14,6 +14,7 @@ from audiolm_edu.audio import SR, AudioError, level
 from audiolm_edu.corpus import clips
 from audiolm_edu.fine_stage import LEVELS
 from audiolm_edu.listening import ListeningTest, Session, Tally, Trial
+from audiolm_edu.widgets import pcm
 
 
 def blank(n, kind=li.REAL):
@@ -32,6 +33,12 @@ def run(session, says):
 
 
 def coin(rng): return lambda t: rng.choice(['real','continued',None])
+
+
+def play(w, *tracks):
+    "As a person does it: play, and switch between sounds that run."
+    for k in tracks or [0]: w.deck.track = k; w.deck.playing = True
+    w.deck.playing = False
 
 
 def tree(w): return [w]+[v for child in getattr(w, 'children', ()) for v in tree(child)]
@@ -186,7 +193,7 @@ def test_too_few_recordings():
 def test_the_real_model(lm):
     trials = li.speech_trials(lm, clips('speech'), n=2, total=4, prompt=3, progress=False)
     assert [t.truth for t in trials]==['real', 'continued']
-    assert {len(t.sounds[0]) for t in trials}=={4*SR} and len({len(li.wav(t.sounds[0])) for t in trials})==1
+    assert {len(t.sounds[0]) for t in trials}=={4*SR} and len({len(pcm(t.sounds[0])) for t in trials})==1
     assert level(trials[0].sounds[0])==pytest.approx(level(trials[1].sounds[0]).item(), abs=1e-3)
     li.check_trials(trials)
 
@@ -284,14 +291,14 @@ def test_nothing_on_the_screen_tells():
     s = Session([Trial(f'speaker/{t.name}', t.truth, t.sounds) for t in blank(8)], seed=1)
     w, shown = ListeningTest(s), {}
     for i in range(8):
-        w.listen[0].click(); truth, name = s.trial.truth, s.trial.name
+        play(w); truth, name = s.trial.truth, s.trial.name
         states = [v.get_state() for v in tree(w)]
-        text = repr([{k: v for k,v in state.items() if k!='value' or not isinstance(v, bytes)} for state in states])
+        text = repr([{k: v for k,v in state.items() if k not in ('sounds','_esm','_css')} for state in states])
         assert 'continued' not in text and 'real' not in text and name not in text
         assert 'right' not in text
-        player, = w.player.children
-        shown.setdefault(truth, set()).add((len(player.value), player.format, player.autoplay))
-        assert player.value==li.wav(s.trial.sounds[0])
+        player, = w.player.children; assert player is w.deck
+        shown.setdefault(truth, set()).add((*map(len, player.sounds), *player.names, player.picture, player.blind, player.title, player.note, player.rate))
+        assert player.sounds==[pcm(s.trial.sounds[0])] and player.blind and not player.picture
         w.buttons['real'].click()
     assert shown['real']==shown['continued']
     assert '4 of 8 right' in w.note.value        # now it may be said
@@ -300,18 +307,22 @@ def test_nothing_on_the_screen_tells():
 def test_buttons_change_the_session(tmp_path):
     s = Session(blank(4), rater='1'); w = ListeningTest(s, path=tmp_path/'1.csv')
     real, model = w.buttons['real'], w.buttons['continued']
-    assert real.disabled and model.disabled and not w.player.children
+    assert real.disabled and model.disabled and not s.heard
     real.click(); assert s.answers==[]
-    w.listen[0].click(); assert not real.disabled
-    first, = w.player.children
-    w.listen[0].click(); assert w.player.children!=(first,)      # a new player plays again
+    w.deck.position = .01; assert real.disabled             # to seek is not to listen
+    play(w); assert not real.disabled
+    first, start = w.deck, s.start
+    play(w); assert w.deck is first and s.start==start      # the clock runs from the first listening
     model.click(); model.click()     # heard twice, a double click
-    assert [a.answer for a in s.answers]==['continued'] and real.disabled and not w.player.children and w.bar.value==1
+    assert [a.answer for a in s.answers]==['continued'] and real.disabled and w.bar.value==1
+    assert w.deck is not first and first.comm is None and not w.deck.playing     # nothing of the old one is left
+    first.playing = True; assert not s.heard and real.disabled                  # a late word of the old deck
     assert li.read_answers(tmp_path/'1.csv')==s.answers
     w.skip.click(); assert s.answers[1].answer==''
-    for _ in range(2): w.listen[0].click(); real.click()
-    assert s.trial is None and list(w.children)==[w.bar, w.note]
-    for b in (w.listen[0], real, w.skip): b.click()
+    for _ in range(2): play(w); last = w.deck; real.click()
+    assert s.trial is None and list(w.children)==[w.bar, w.note] and not w.player.children
+    last.playing = True
+    for b in (real, model, w.skip): b.click()
     assert len(s.answers)==4 and s.tally.n==3 and str(s.tally) in w.note.value
     assert li.read_answers(tmp_path/'1.csv')==s.answers
 
@@ -319,16 +330,18 @@ def test_buttons_change_the_session(tmp_path):
 def test_live_rate_is_an_option():
     for live in (False, True):
         s = Session(blank(4)); w = ListeningTest(s, live=live)
-        w.listen[0].click(); w.buttons['real'].click()
+        play(w); w.buttons['real'].click()
         assert ('So far' in w.note.value)==live and (str(s.tally) in w.note.value)==live
 
 
 def test_pairs_on_the_screen():
     s = Session(blank(4, li.PAIR)); w = ListeningTest(s)
-    assert [b.description for b in w.listen]==['Listen A','Listen B']
-    w.listen[0].click(); assert w.buttons['A'].disabled
-    w.listen[1].click(); assert w.player.children[0].value==li.wav(s.trial.sounds[1]) and not w.buttons['A'].disabled
-    w.buttons['B'].click(); assert s.answers[0].answer=='B'
+    assert w.deck.names==['A','B'] and w.deck.sounds==[pcm(x) for x in s.trial.sounds]
+    play(w, 0); assert w.buttons['A'].disabled and s.heard=={0}
+    w.deck.track = 1; assert w.buttons['A'].disabled and s.heard=={0}     # chosen, not yet played
+    play(w, 1); assert not w.buttons['A'].disabled
+    w.buttons['B'].click(); assert s.answers[0].answer=='B' and w.deck.track==0 and w.buttons['B'].disabled
+    play(w, 0, 1); assert s.heard=={0, 1} and not w.buttons['B'].disabled   # switched while it runs
 
 
 def test_what_is_shown_is_escaped():

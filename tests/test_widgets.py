@@ -94,3 +94,22 @@ def test_a_token_is_heard_at_a_click(lab):
     assert abs(told['position']-31/25) < .01 and .005 < told['heard']['sound']['seconds'] < .2; lab.picture('tokens', deck)
     lab.page.mouse.move(box['x']+box['width']/3, y); lab.page.mouse.down(); lab.page.mouse.move(box['x']+box['width']/2, y, steps=4); lab.page.mouse.up()
     assert abs(lab.until(lambda t: not t['playing'] and t['position'] > 1.4)['position']-1.5) < .05
+
+
+def test_a_growing_sound_is_played_without_a_gap_and_waited_for(lab):
+    "More of a sound arrives while it plays: no block of 8 ms is lost; when nothing is left it waits, and goes on."
+    lab.run('growing.ipynb', """import threading, torch
+from audiolm_edu.widgets import Deck
+x = .5*torch.sin(2*torch.pi*1000*torch.arange(48000)/16000)
+d = Deck()
+part = lambda s, all=False: d.load({'s': torch.cat([x[:int(s*16000)], torch.zeros(48000-int(s*16000))])}, ready=-1. if all else s)
+def grow(c):
+    if c.new=='begin': [threading.Timer(s, part, (p, p==3)).start() for s,p in ((.3, 1.5), (.8, 2.), (3.5, 3.))]
+part(1.); d.observe(grow, 'title'); d.observe(lambda c: c.new and setattr(d, 'title', 'begin'), 'playing')
+tell(d, 'playing', 'position', 'heard'); d""")
+    deck = lab.page.locator('.ae-deck'); deck.wait_for()
+    lab.page.evaluate("() => { const d = document.querySelector('.ae-deck').deck, f = d.onlevel; window.blocks = []; d.onlevel = (n, s) => { f(n, s); window.blocks.push(s/n) } }")
+    deck.locator('.ae-play').click(); told = lab.until(lambda t: t['playing'] and abs(t['position']-2) < .02)     # it waits there
+    told = lab.until(lambda t: not t['playing']); assert abs(told['heard']['s']['seconds']-3) < .15
+    loud = [v > .1 for v in lab.page.evaluate('() => window.blocks')]; runs = ''.join('#' if v else ' ' for v in loud).split()
+    assert len(runs)==2 and abs(len(runs[0])*.008-2) < .05 and abs(len(runs[1])*.008-1) < .05     # one pause, for want of sound

@@ -10,13 +10,14 @@ const METER = `registerProcessor('meter', class extends AudioWorkletProcessor {
 })`;
 
 class Deck {
-  constructor(rate) { Object.assign(this, {rate, buffers: [], gains: [], sources: [], on: 0, at: 0, since: null, loop: [], speed: 1}); }
+  constructor(rate) { Object.assign(this, {rate, buffers: [], gains: [], sources: [], on: 0, at: 0, since: null, loop: [], ready: -1, waiting: false}); }
   get seconds() { return Math.max(0, ...this.buffers.map(b => b.duration)); }
+  get end() { return this.ready < 0 ? this.seconds : Math.min(this.ready, this.seconds); }   // the rest is still being written
   get playing() { return this.since !== null; }
-  get position() {
-    if (!this.playing) return this.at;
-    const t = this.at + Math.max(0, this.ctx.currentTime - this.since), [a, b] = this.loop;
-    return b > a && t > b ? a + (t-a) % (b-a) : Math.min(t, this.seconds);
+  get position() { return this.playing ? this.place(this.ctx.currentTime) : this.at; }
+  place(when) { // in the sound, at a time of the clock
+    const t = this.at + Math.max(0, when - this.since), [a, b] = this.loop;
+    return b > a && t > b ? a + (t-a) % (b-a) : Math.min(t, this.end);
   }
   async wake() { // browsers allow sound after the first click only
     if (!this.ctx) {
@@ -30,17 +31,24 @@ class Deck {
     }
     await this.ctx.resume();
   }
-  load(views) {
+  load(views, ready=-1) {
+    this.ready = ready;
     this.buffers = views.map(v => {
       const x = new Int16Array(v.buffer.slice(v.byteOffset, v.byteOffset + v.byteLength));
       const b = new AudioBuffer({length: Math.max(1, x.length), numberOfChannels: 1, sampleRate: this.rate});
       b.copyToChannel(Float32Array.from(x, s => s/32767), 0); return b;
     });
     this.on = Math.min(this.on, Math.max(0, this.buffers.length-1));
-    if (this.playing) { const t = this.position; this.halt(); this.at = t; this.start(); }
+    if (this.playing) this.change();
+    else if (this.waiting && this.end > this.at+.01) { this.waiting = false; this.start(); }
+    else if (this.ready < 0) this.waiting = false;
   }
-  start() {
-    const when = this.ctx.currentTime + .01, [a, b] = this.loop;
+  change() { // the new sources begin at the very sample at which the old ones end
+    const when = this.ctx.currentTime + .05, old = this.sources;
+    this.at = this.place(when); old.forEach(s => s.stop(when)); this.start(when);
+  }
+  start(when=this.ctx.currentTime + .01) {
+    const [a, b] = this.loop;
     this.gains = this.buffers.map((_, i) => { const g = this.ctx.createGain(); g.gain.value = i === this.on ? 1 : 0; g.connect(this.out); return g; });
     this.sources = this.buffers.map((buffer, i) => {
       const s = this.ctx.createBufferSource(); s.buffer = buffer; s.connect(this.gains[i]);
@@ -50,9 +58,10 @@ class Deck {
     this.since = when;
   }
   halt() { this.sources.forEach(s => { s.stop(); s.disconnect(); }); this.sources = []; this.since = null; }
-  async play() { await this.wake(); if (this.playing) return; if (this.at >= this.seconds-.01) this.at = 0; this.start(); }
-  pause() { const t = this.position; this.halt(); this.at = t; }
-  seek(t) { const going = this.playing; this.halt(); this.at = Math.min(Math.max(0, t), this.seconds); if (going) this.start(); }
+  async play() { await this.wake(); if (this.playing) return; this.waiting = false; if (this.at >= this.end-.01) this.at = 0; this.start(); }
+  pause() { const t = this.position; this.halt(); this.at = t; this.waiting = false; }
+  stall() { this.pause(); this.waiting = true; }   // until more of the sound is there
+  seek(t) { const going = this.playing; this.halt(); this.at = Math.min(Math.max(0, t), this.end); if (going) this.start(); }
   between(a, b) { this.loop = b > a ? [a, b] : []; const t = this.position; this.seek(b > a && (t < a || t >= b) ? a : t); }
   hear(i) { // the clock goes on; only the gains change, within 5 ms
     this.on = i;
@@ -74,11 +83,12 @@ function render({model, el}) {
   const button = make('button', {type: 'button', className: 'ae-play'}), time = make('span', {className: 'ae-time'});
   const tracks = make('span', {className: 'ae-tracks', role: 'radiogroup', ariaLabel: 'which sound is heard'});
   const loop = make('button', {type: 'button', textContent: '⟲', title: 'loop the marked span (L)', ariaLabel: 'loop the marked span'});
+  const save = make('button', {type: 'button', textContent: '⤓', title: 'download', ariaLabel: 'download', hidden: true});
   const canvas = make('canvas', {className: 'ae-canvas', tabIndex: 0, height: 1});
   canvas.setAttribute('role', 'slider'); canvas.setAttribute('aria-label', 'position in the sound');
   const note = make('div', {className: 'ae-note', ariaLive: 'polite'}), asks = make('div', {className: 'ae-asks'});
   const root = make('div', {className: 'ae-deck'},
-    make('div', {className: 'ae-title'}), make('div', {className: 'ae-bar'}, button, tracks, loop, time), canvas, asks, note);
+    make('div', {className: 'ae-title'}), make('div', {className: 'ae-bar'}, button, tracks, loop, save, time), canvas, asks, note);
   root.deck = deck; el.append(root);
 
   // ---- drawing
@@ -105,7 +115,8 @@ function render({model, el}) {
         g.globalAlpha = hover.row === r && hover.token !== t ? .25 : 1;
         g.fillStyle = colour(t); g.fillRect(i*step, y+1, Math.max(1, step-.4), STRIP-2);
       });
-      g.globalAlpha = 1; g.fillStyle = style('--ae-ink'); g.font = '11px sans-serif'; g.fillText(row.name, 4, y+13);
+      g.globalAlpha = .8; g.font = '11px sans-serif'; g.fillStyle = style('--ae-paper'); g.fillRect(0, y+1, g.measureText(row.name).width+8, STRIP-2);
+      g.globalAlpha = 1; g.fillStyle = style('--ae-ink'); g.fillText(row.name, 4, y+13);
     });
   }
   function draw() {
@@ -115,11 +126,12 @@ function render({model, el}) {
     let top = 0; if (picture.complete && picture.naturalWidth) { g.drawImage(picture, 0, 0, w, 96); top = 96; }
     draw_wave(g, w, top); draw_rows(g, w, top+WAVE);
     const [a, b] = get('span'); if (b > a) { g.fillStyle = style('--ae-mark'); g.globalAlpha = .25; g.fillRect(x_of(a), 0, x_of(b)-x_of(a), h); g.globalAlpha = 1; }
+    const e = get('edge'); if (e > 0) { g.strokeStyle = style('--ae-mark'); g.lineWidth = 2; g.setLineDash([4, 4]); g.beginPath(); g.moveTo(x_of(e), 0); g.lineTo(x_of(e), h); g.stroke(); }
     g.fillStyle = style('--ae-cursor'); g.fillRect(Math.min(x_of(deck.position), w-2), 0, 2, h);
   }
   function label() {
     const t = deck.position; time.textContent = `${clock(t)} / ${clock(deck.seconds)}`;
-    button.textContent = deck.playing ? '❚❚' : '▶'; button.ariaLabel = deck.playing ? 'pause' : 'play'; button.title = 'space';
+    const on = deck.playing || deck.waiting; button.textContent = on ? '❚❚' : '▶'; button.ariaLabel = on ? 'pause' : 'play'; button.title = 'space';
     canvas.setAttribute('aria-valuemin', 0); canvas.setAttribute('aria-valuemax', deck.seconds.toFixed(2)); canvas.setAttribute('aria-valuenow', t.toFixed(2));
     canvas.setAttribute('aria-valuetext', `${t.toFixed(1)} of ${deck.seconds.toFixed(1)} seconds`);
     loop.ariaPressed = deck.loop.length ? 'true' : 'false';
@@ -133,15 +145,19 @@ function render({model, el}) {
   };
   function tick() {
     if (!root.isConnected) { deck.close(); return; }
-    if (deck.playing && !deck.loop.length && deck.position >= (stop ?? deck.seconds)-.001) { const t = stop ?? 0; deck.pause(); deck.at = t; stop = null; report(); }
+    if (deck.playing && !deck.loop.length && deck.position >= (stop ?? deck.end)-.001) {
+      if (stop === null && deck.ready >= 0) deck.stall();
+      else { const t = stop ?? 0; deck.pause(); deck.at = t; stop = null; }
+      report();
+    }
     show(); frame = deck.playing ? requestAnimationFrame(tick) : 0;
   }
   const run = () => { if (!frame) frame = requestAnimationFrame(tick); };
   function report() {
     const table = Object.fromEntries(Object.entries(heard).map(([k, h]) => [k, {seconds: h.seconds, rms: Math.sqrt(h.sum/Math.max(1, h.seconds*deck.rate))}]));
-    set('playing', deck.playing, 'position', deck.position, 'track', deck.on, 'heard', table);
+    set('playing', deck.playing || deck.waiting, 'position', deck.position, 'track', deck.on, 'heard', table);
   }
-  async function toggle(on=!deck.playing) { stop = null; if (on) await deck.play(); else deck.pause(); report(); run(); show(); }
+  async function toggle(on=!get('playing')) { stop = null; if (on) await deck.play(); else deck.pause(); report(); run(); show(); }
   function seek(t) { stop = null; deck.seek(t); report(); show(); }
   function choose(i) { if (i < 0 || i >= deck.buffers.length) return; deck.gains.length ? deck.hear(i) : deck.on = i; buttons(); report(); show(); }
   function mark(a, b) { set('span', b > a ? [a, b] : []); if (deck.loop.length) deck.between(a, b); show(); }
@@ -177,6 +193,10 @@ function render({model, el}) {
   };
   canvas.onpointerleave = () => { if ('row' in get('hovered')) { set('hovered', {}); draw(); } };
   button.onclick = () => toggle(); loop.onclick = cycle;
+  save.onclick = () => {
+    const at = URL.createObjectURL(new Blob([get('file')])), a = make('a', {href: at, download: get('filename')});
+    a.click(); setTimeout(() => URL.revokeObjectURL(at), 1000);
+  };
   root.onkeydown = e => {
     const keys = {' ': toggle, ArrowLeft: () => seek(deck.position-(e.shiftKey ? .1 : 1)), ArrowRight: () => seek(deck.position+(e.shiftKey ? .1 : 1)),
                   Home: () => seek(0), End: () => seek(deck.seconds), l: cycle, L: cycle};
@@ -187,16 +207,16 @@ function render({model, el}) {
   };
 
   // ---- what Python does
-  const sounds = () => { deck.load(get('sounds')); buttons(); show(); };
+  const sounds = () => { deck.load(get('sounds'), get('ready')); buttons(); if (deck.playing) run(); else if (get('playing') && !deck.waiting) report(); show(); };
   const paint = () => {
     if (url) URL.revokeObjectURL(url); url = null; picture.removeAttribute('src');
     if (get('picture').byteLength) { url = URL.createObjectURL(new Blob([get('picture')], {type: 'image/png'})); picture.src = url; } else draw();
   };
-  const words = () => { root.querySelector('.ae-title').textContent = get('title'); note.textContent = get('note'); };
+  const words = () => { root.querySelector('.ae-title').textContent = get('title'); note.textContent = get('note'); save.hidden = !get('filename'); };
   const on = (names, f) => names.split(' ').forEach(n => model.on(`change:${n}`, f));
-  on('sounds names', sounds); on('picture', paint); on('title note', words); on('choices', answers); on('rows hovered span', draw);
+  on('sounds names', sounds); on('picture', paint); on('title note filename', words); on('choices', answers); on('rows hovered span edge', draw);
   on('track', () => { if (get('track') !== deck.on) choose(get('track')); });
-  on('playing', () => { if (get('playing') !== deck.playing) toggle(get('playing')); });
+  on('playing', () => { if (get('playing') !== (deck.playing || deck.waiting)) toggle(get('playing')); });
   on('position', () => { if (Math.abs(get('position')-deck.position) > .05 && !deck.playing) seek(get('position')); });
   const watch = new ResizeObserver(draw); watch.observe(root);
   deck.on = get('track'); sounds(); paint(); words(); answers();
