@@ -32,6 +32,8 @@ from audiolm_edu.piano import *
 from audiolm_edu.events import *
 from audiolm_edu.piano_models import *
 from audiolm_edu.widgets import *
+from audiolm_edu.studio import Recorder, Studio
+from audiolm_edu.playground import DetectorPlayground
 ```
 
 ```python

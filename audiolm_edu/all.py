@@ -38,6 +38,8 @@ from .piano import *
 from .events import *
 from .piano_models import *
 from .widgets import *
+from .studio import Recorder, Studio
+from .playground import DetectorPlayground
 
 # %% ../nbs/index.ipynb #c003
 __all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

@@ -105,6 +105,7 @@ class CodecConfig:
     floor:float=FLOOR     # amplitudes far below count as silence
     iterations:int=16     # of Griffin-Lim
     memory:float=0.       # share of a frame that the next one starts from (notebook 03)
+    paths:int=1           # names that compete in `encode` (notebook 03)
 
     @property
     def samples(self) -> int: return 4*self.hop  # samples a token stands for
@@ -197,7 +198,7 @@ class Codec(nn.Module):
         super().__init__()
         self.config, self.quantize = config, True
         self.encoder, self.decoder = Encoder(config), Decoder(config)
-        self.rvq = ResidualVQ(config.levels, config.codes, config.latent, config.memory)
+        self.rvq = ResidualVQ(config.levels, config.codes, config.latent, config.memory, config.paths)
 
     @classmethod
     def from_pretrained(cls, name:str='speech'): return load_model(cls, name, 'codec')

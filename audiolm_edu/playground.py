@@ -8,11 +8,12 @@ __all__ = ['INK', 'BLUE', 'ORANGE', 'RED', 'SAID', 'play_trials', 'called', 'roc
 
 # %% ../nbs/81b_playground.ipynb #c002
 import base64, html, io, json, math
+from functools import partial
 
 import torch
 import traitlets as t
 from fastcore.basics import patch
-from ipywidgets import HTML, Button, Checkbox, Dropdown, FloatSlider, HBox, IntProgress, VBox
+from ipywidgets import HTML, Checkbox, Dropdown, FloatSlider, HBox, IntProgress, VBox
 from torch import Tensor
 
 from .attacks import attacks
@@ -22,7 +23,7 @@ from .codec import Codec
 from .corpus import clips
 from .detector import CLASSES, Detector, Verdict
 from .hub import locate
-from .listening import REAL, Session, Tally, Trial, equal_level, speech_trials
+from .listening import REAL, Session, Tally, Trial, _button, equal_level, speech_trials
 from .watermark import Watermark
 from .widgets import Deck, still
 
@@ -126,14 +127,13 @@ def _build(self:DetectorPlayground):
     "The screen, from top to bottom."
     self.ask, self.stage, self.judged, self.rated = HTML(), VBox(), HTML(), HTML()
     self.bar = IntProgress(max=len(self.session.trials), tabbable=False)   # Tab goes past it; `focus` does not
-    self.buttons = {k: Button(description=words) for k,words in SAID.items()}
-    for k,b in self.buttons.items(): b.on_click(lambda _, k=k: self.say(k))
-    self.more = Button(description='next'); self.more.on_click(lambda _: self.next())
+    self.buttons = {k: _button(words, partial(self.say, k)) for k,words in SAID.items()}
+    self.more = _button('next', self.next)
     attack = Dropdown(options=list(self.attacks), description='attack')
-    mark, slider = Checkbox(description='watermark'), FloatSlider(min=0, max=1, step=.01, description='threshold')
+    mark = Checkbox(description='watermark', indent=False, layout=dict(width='auto'))
+    slider = FloatSlider(min=0, max=1, step=.01, description='threshold')
     for box,name in ((attack,'attack'), (mark,'marked'), (slider,'threshold')): t.link((self,name), (box,'value'))
-    half = dict(width='430px', max_width='100%')
-    self.judged.layout, self.rated.layout, wrap = half, half, dict(flex_flow='row wrap')
+    self.judged.layout = self.rated.layout = dict(flex='1 1 320px'); wrap = dict(flex_flow='row wrap', max_width='860px')
     self.children = [self.bar, self.ask, self.stage, HBox([*self.buttons.values(), self.more]),
                      HBox([attack, mark, slider], layout=wrap), HBox([self.judged, self.rated], layout=wrap)]
     self.observe(lambda _: self.change(), ['attack','marked']); self.observe(lambda _: self.show(), 'threshold')
@@ -157,7 +157,7 @@ def _listened(self:DetectorPlayground, _):
 @patch
 def say(self:DetectorPlayground, said:str): # 'real' or 'continued'
     "Your guess; then the detector's."
-    if self.guess or not self.session.ready: return   # a double click is one guess
+    if not self.session.ready: return   # a double click is one guess: the next has not been heard
     self.session.answer(said); self.guess, self.deck.blind = said, False
     if self.verdict.known: self.calls.append((self.verdict.probability > self.threshold)==(self.trial.truth=='continued'))
     self.deck.load(self.deck.tracks); self.show(); self.bar.focus()
@@ -200,25 +200,28 @@ def measured(self:DetectorPlayground) -> tuple[dict,str]: # with `yes` and `no`;
 
 # %% ../nbs/81b_playground.ipynb #c036
 @patch
-def _question(self:DetectorPlayground) -> list[str]:
-    n, (right, of) = len(self.session.trials), self.score['detector']
-    if not self.guess: return [f'Sound {len(self.session.answers)+1} of {n}: a recording, or the model? Listen, then say.']
-    truth, end = SAID[self.trial.truth], '' if self.session.trial else ' That was the last one.'
+def _question(self:DetectorPlayground) -> str:
+    s, ((right, n), (its, of)) = self.session, self.score.values()
+    if not self.guess: return f'Sound {len(s.answers)+1} of {len(s.trials)}: a recording, or the model? Listen, then say.'
     you = 'as you said' if self.guess==self.trial.truth else f'not {SAID[self.guess]}'
-    return [f'It was {truth}, {you}. Right so far: you {self.score["you"][0]} of {self.score["you"][1]}, the detector {right} of {of}.{end}']
+    end = '' if s.trial else ' That was the last one.'
+    return f'It was {SAID[self.trial.truth]}, {you}. Right so far: you {right} of {n}, the detector {its} of {of}.{end}'
 
 @patch
-def _verdict(self:DetectorPlayground) -> list[str]:
-    k, p = self.shown, self.verdict.probability
-    if not k: return ['The detector waits for your guess.']
-    put = self.marked and not self.trouble
-    mark = f"{self.found}, {'as put in' if k['same'] and put else 'which was not put in'}" if k['found'] else 'no mark found'
-    lines = [f'Detector: {self.verdict}.', f'Watermark: {mark}{", though one was put in" if put and not k["found"] else ""}.']
-    if k['called']=='unknown': return lines
-    return [lines[0], f'At a threshold of {self.threshold:.2f} it is called {"generated" if k["called"]==CLASSES[1] else "a recording"}. '
-                      f'If 1 sound in 100 is generated, {p:.0%} means {precision(p, 1-p, .01):.1%}.', lines[1]]
+def _answer(self:DetectorPlayground) -> list[str]:
+    p = self.verdict.probability; lines = [f'Detector: {self.verdict}.']
+    if not self.verdict.known: return lines
+    return lines+[f'At a threshold of {self.threshold:.2f} the answer is "{self.shown["called"]}". '
+                  f'If 1 sound in 100 is generated, {p:.0%} means {100*precision(p, 1-p, .01):.2g}%.']
 
 # %% ../nbs/81b_playground.ipynb #c037
+@patch
+def _mark(self:DetectorPlayground) -> str:
+    put = self.marked and not self.trouble
+    if not self.found.marked: return f'Watermark: no mark found{", though one was put in" if put else ""}.'
+    wrong = f'but {self.message:04x} was put in' if put else 'which was not put in'
+    return f'Watermark: {self.found}, {"as put in" if put and self.shown["same"] else wrong}.'
+
 @patch
 def _counts(self:DetectorPlayground) -> list[str]:
     of = lambda x: f'{x.right} of {x.n} ({x.interval[0]:.0%} to {x.interval[1]:.0%})'
@@ -227,6 +230,7 @@ def _counts(self:DetectorPlayground) -> list[str]:
     if self.attack!='none' and r is self.report['plain']: lines.append(f'The report has no figures for {self.attack}.')
     return lines+['The figures are for sounds without a mark.']*self.marked
 
+# %% ../nbs/81b_playground.ipynb #c039
 @patch
 def show(self:DetectorPlayground):
     "Everything that is known so far."
@@ -235,14 +239,15 @@ def show(self:DetectorPlayground):
     self.rates = dict(after=after, found=found.right, yes=found.n, accused=accused.right, no=accused.n)
     self.score = dict(you=[s.tally.right, s.tally.n], detector=[sum(self.calls), len(self.calls)])
     self.shown, self.bar.value = self.known() if self.guess else {}, s.tally.n
-    for b in self.buttons.values(): b.disabled = bool(self.guess) or not s.ready
+    for b in self.buttons.values(): b.disabled = not s.ready
     self.more.disabled = not self.guess or s.trial is None
     seconds = picture(lambda ax: draw_seconds(ax, v, self.threshold), f'second by second; {v}') if self.guess else ''
     curve = picture(lambda ax: draw_roc(ax, r['yes'], r['no'], self.threshold), f'ROC; {self._counts()[0]}')
-    self.ask.value, self.rated.value = panel(self._question()), panel(self._counts(), curve)
-    self.judged.value = panel([self.trouble]*bool(self.trouble)+self._verdict(), seconds)
+    said = [*self._answer(), self._mark()] if self.guess else ['The detector waits for your guess.']
+    self.ask.value, self.rated.value = panel([self._question()]), panel(self._counts(), curve)
+    self.judged.value = panel([self.trouble]*bool(self.trouble)+said, seconds)
 
-# %% ../nbs/81b_playground.ipynb #c039
+# %% ../nbs/81b_playground.ipynb #c041
 @patch
 def _repr_mimebundle_(self:DetectorPlayground, **kwargs):
     live, meta = VBox._repr_mimebundle_(self, **kwargs), {}

@@ -97,10 +97,11 @@ class ResidualVQ(nn.Module):
         codes:int,  # N
         dim:int,    # D
         memory:float=0., # share of a frame that the next one starts from; see below
+        paths:int=1,     # names that compete in `encode`; see below
     ):
         super().__init__()
         self.levels = nn.ModuleList(VectorQuantizer(codes, dim) for _ in range(levels))
-        self.memory = memory
+        self.memory, self.paths = memory, paths
 
 # %% ../nbs/03_vq.ipynb #c022n1
 @patch
@@ -110,8 +111,9 @@ def _name(self:ResidualVQ, z:Tensor, before:Tensor|None=None) -> tuple[Tensor,Te
     past, tokens, lefts = torch.zeros_like(z[:,:1]) if before is None else before, [], []
     for part in z.split(1 if self.memory else max(1, z.shape[1]), 1):
         left, names = [part-self.memory*past], []
-        for vq in self.levels:
-            names.append(nearest(left[-1], vq.book))
+        found = [None]*len(self.levels) if self.training or self.paths==1 else self._search(left[0])
+        for vq,name in zip(self.levels, found):
+            names.append(nearest(left[-1], vq.book) if name is None else name)
             left.append(left[-1]-vq.book[names[-1]])
         past = part-left[-1]   # what `decode` will make of it
         tokens.append(torch.stack(names, -1)); lefts.append(torch.stack(left))
@@ -177,6 +179,19 @@ def decode(self:ResidualVQ,
     if tokens.shape[-1] > len(self.levels): raise ValueError(
         f"tokens have {tokens.shape[-1]} levels, this quantizer has {len(self.levels)}.")
     return self._carry(sum(self.levels[i].book[tokens[...,i]] for i in range(tokens.shape[-1])))
+
+# %% ../nbs/03_vq.ipynb #c031n3n1
+@patch
+def _search(self:ResidualVQ, x:Tensor) -> tuple: # (B,T,D) -> Q of (B,T)
+    "Names whose sum is nearest, of the `paths` best after each level."
+    left, names = x[...,None,:], x.new_zeros(*x.shape[:2], 1, 0).long()   # (B,T,k,D), (B,T,k,q)
+    for vq in self.levels:
+        off = torch.cdist(left, vq.book).flatten(2)                       # (B,T,k*N)
+        best = off.topk(min(self.paths, off.shape[-1]), largest=False).indices
+        k, row = best//len(vq.book), best%len(vq.book)
+        kept = lambda v: v.gather(2, k[...,None].expand(-1, -1, -1, v.shape[-1]))
+        left, names = kept(left)-vq.book[row], torch.cat([kept(names), row[...,None]], -1)
+    return names[:,:,0].unbind(-1)
 
 # %% ../nbs/03_vq.ipynb #c033
 def perplexity(

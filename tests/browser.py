@@ -63,10 +63,14 @@ class Lab:
     def open(self, name, seconds=120):
         "A notebook, run to its end."
         self.page.goto(f'{self.url}/lab/tree/{name}?token={self.token}&reset')
-        ready = "() => { const s = window.jupyterapp?.shell?.currentWidget?.sessionContext; return s?.isReady && s?.session?.kernel?.status === 'idle' }"
-        self.page.wait_for_function(ready, timeout=60000)   # else the command asks which kernel
+        self.ready()
         self.page.evaluate("() => { window.ran = false; window.jupyterapp.commands.execute('notebook:run-all-cells').then(() => window.ran = true) }")
         self.page.wait_for_function('() => window.ran', timeout=1000*seconds)
+
+    def ready(self):
+        "Wait for the kernel; without it, running cells would ask which one."
+        self.page.wait_for_function("() => { const s = window.jupyterapp?.shell?.currentWidget?.sessionContext; "
+                                    "return s?.isReady && s?.session?.kernel?.status === 'idle' }", timeout=60000)
 
     def run(self, name, *cells):
         "A new notebook of these cells, opened and run; `tell(widget)` keeps a widget's traits where `told` reads them."
