@@ -36,12 +36,14 @@ def test_the_first_sound_of_the_tour(lab):
 def test_what_a_newcomer_sees(lab):
     "Every page: sounds and pictures that are stored, nothing that asks for the net, nothing that fails."
     page = lab.page; page.goto(f'{lab.url}/lab?token={lab.token}&reset')
-    page.wait_for_function('() => window.jupyterapp?.restored', timeout=60000); page.evaluate('() => window.jupyterapp.restored'); lab.errors.clear()
+    page.wait_for_function('() => window.jupyterapp?.restored', timeout=60000); page.evaluate('async () => { await window.jupyterapp.restored }'); lab.errors.clear()
     wrong = []
     for name in NAMES:
-        page.evaluate("path => window.jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook'})", f'audiolm-edu/{name}')
+        page.evaluate("async path => { await window.jupyterapp.commands.execute('docmanager:open', {path, factory: 'Notebook'}) }", f'audiolm-edu/{name}')
         shown = page.locator('.jp-NotebookPanel:not(.lm-mod-hidden)'); shown.locator('.jp-MarkdownCell h1').first.wait_for(timeout=60000); lab.ready()
         lab.picture('top_'+name.removesuffix('.ipynb'))
-        if lab.outside or lab.errors: wrong.append((name, *lab.outside, *lab.errors)); lab.outside.clear(); lab.errors.clear()
+        bad = [*lab.outside, *(e for e in lab.errors if 'Canceled future' not in e)]   # that one: we stop kernels that have just begun
+        if bad: wrong.append((name, bad))
+        lab.outside.clear(); lab.errors.clear()
         page.evaluate("async () => { const app = window.jupyterapp; app.shell.currentWidget.dispose(); await app.serviceManager.sessions.shutdownAll() }")
     assert not wrong
