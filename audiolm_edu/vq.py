@@ -186,7 +186,8 @@ def _search(self:ResidualVQ, x:Tensor) -> tuple: # (B,T,D) -> Q of (B,T)
     "Names whose sum is nearest, of the `paths` best after each level."
     left, names = x[...,None,:], x.new_zeros(*x.shape[:2], 1, 0).long()   # (B,T,k,D), (B,T,k,q)
     for vq in self.levels:
-        off = torch.cdist(left, vq.book).flatten(2)                       # (B,T,k*N)
+        off = left.square().sum(-1, keepdim=True)-2*left@vq.book.T+vq.book.square().sum(1)
+        off = off.flatten(2)                                              # (B,T,k*N)
         best = off.topk(min(self.paths, off.shape[-1]), largest=False).indices
         k, row = best//len(vq.book), best%len(vq.book)
         kept = lambda v: v.gather(2, k[...,None].expand(-1, -1, -1, v.shape[-1]))
