@@ -25,6 +25,9 @@ from audiolm_edu.semantic_decoder import *
 from audiolm_edu.speakers import *
 from audiolm_edu.judgements import *
 from audiolm_edu.listening import *
+```
+
+```python
 from audiolm_edu.attacks import *
 from audiolm_edu.detector import *
 from audiolm_edu.watermark import *

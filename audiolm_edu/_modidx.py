@@ -1293,6 +1293,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'audiolm_edu.widgets.LevelPlayer.vectors': ( 'widgets.html#levelplayer.vectors',
                                                                                   'audiolm_edu/widgets.py'),
                                      'audiolm_edu.widgets.Listen': ('widgets.html#listen', 'audiolm_edu/widgets.py'),
+                                     'audiolm_edu.widgets.Shown': ('widgets.html#shown', 'audiolm_edu/widgets.py'),
                                      'audiolm_edu.widgets.TokenStrip': ('widgets.html#tokenstrip', 'audiolm_edu/widgets.py'),
                                      'audiolm_edu.widgets.TokenStrip.__init__': ( 'widgets.html#tokenstrip.__init__',
                                                                                   'audiolm_edu/widgets.py'),

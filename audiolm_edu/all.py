@@ -31,6 +31,8 @@ from .semantic_decoder import *
 from .speakers import *
 from .judgements import *
 from .listening import *
+
+# %% ../nbs/index.ipynb #c002s2
 from .attacks import *
 from .detector import *
 from .watermark import *

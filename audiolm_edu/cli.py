@@ -218,6 +218,7 @@ def copy_notebooks(folder, overwrite:bool=False) -> Path: # where they are
         notary.sign(nbformat.read(target, 4))
     return folder
 
+# %% ../nbs/83_cli.ipynb #c019s1
 def cmd_notebooks(a):
     "Copy the notebooks into a folder and sign them."
     folder = copy_notebooks(a.folder, a.overwrite)

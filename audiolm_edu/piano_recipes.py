@@ -67,6 +67,7 @@ class PianoGame(SpectrumGame):
         true, made, loss = super().spectra(x, z)
         return true, made, loss+attacks_and_partials(true, made, self.codec.config.floor)
 
+# %% ../nbs/86b_piano_recipes.ipynb #c006s1
 def train_codec(job:Job):
     "A codec, saved in `job.out`."
     (store, use), codec = music_store(job), Codec(PIANO_CODEC)

@@ -114,7 +114,8 @@ class Studio(VBox):
         self.takes, self.models, self.own, self.thread, self.stopping = {}, {}, {}, None, False
         self.knobs, self.deck, self.pair = _knobs(), Deck(title='the take'), Deck(title='two takes')
         wide = Layout(width='21em')
-        self.model = Combobox(value=model, options=MODELS, description='model', ensure_option=False, placeholder='a name or a folder', layout=wide)
+        self.model = Combobox(value=model, options=MODELS, description='model', ensure_option=False,
+                              placeholder='a name or a folder', layout=wide)
         self.choice = Dropdown(description='prompt', layout=wide)
         self.upload, self.recorder = FileUpload(accept='audio/*', description='a file', layout=Layout(width='8em')), Recorder()
         self.sign = Checkbox(True, description='watermark', indent=False, layout=Layout(width='9em'))
@@ -137,6 +138,7 @@ def _rows(self:Studio) -> list:
             row([k['cut'], k['seconds'], k['seed']]), row([k['t1'], k['t2'], k['t3']]), row([k['guide'], k['top_p'], k['top_k']]),
             row([b['continue'], b['stop'], self.sign, self.bar]), self.line, self.deck, self.compare]
 
+# %% ../nbs/81_studio.ipynb #c018s1
 @patch
 def _wire(self:Studio):
     "What follows from what."
@@ -167,6 +169,7 @@ def _choose(self:Studio, wanted:str=''):
     self.choice.value = next(k for k in (wanted, before, 'our own') if k in files)
     if not wanted: self.knobs['cut'].value = 4 if music else 3
 
+# %% ../nbs/81_studio.ipynb #c020s1
 @patch
 def _uploaded(self:Studio, change):
     for file in change.new:
@@ -199,6 +202,7 @@ def _work(self:Studio, does):
         finally: self.busy, self.bar.value = False, 0
     self.thread = threading.Thread(target=run, daemon=True); self.thread.start()
 
+# %% ../nbs/81_studio.ipynb #c022s1
 @patch
 def _tick(self:Studio, *_):
     "After each token."
@@ -213,6 +217,7 @@ def _load(self:Studio) -> AudioLM:
     if name not in self.models: self._say(f'loading {name}'); self.models[name] = AudioLM.from_pretrained(name)
     return self.models[name]
 
+# %% ../nbs/81_studio.ipynb #c022s1s1
 @patch
 def _dice(self:Studio) -> dict:
     "The settings, as `AudioLM.stream` takes them."
@@ -233,6 +238,7 @@ def wait(self:Studio):
     if self.thread: self.thread.join()
     return self
 
+# %% ../nbs/81_studio.ipynb #c023s1
 @patch
 def _write(self:Studio):
     "Write a take, and play it from its first piece on."
@@ -268,6 +274,7 @@ def _keep(self:Studio, take:Take, how:str):
         self.deck.filename, self.deck.file = f'take-{len(self.takes)}.flac', _as_flac(audio, comment)
     self._say(f'{take.seconds:.1f} s, seed {take.seed}, weights {take.weights}')
 
+# %% ../nbs/81_studio.ipynb #c024s1
 def _as_flac(x:Tensor, comment:str) -> bytes: # (S,)
     "A file with its origin in it."
     with tempfile.TemporaryDirectory() as folder: return save_audio(Path(folder)/'take.flac', x, comment=comment).read_bytes()
@@ -279,10 +286,12 @@ def put_together(self:Studio):
     two = [self.takes[box.value] for box in (self.first, self.second)]
     plans, new = [v.plan for v in two], [v.acoustic[v.prompt_frames:,0] for v in two]
     with self.pair.hold_sync():
-        self.pair.rows = [_row(f'{kind} {i+1}', r) for kind,f in (('semantic', said), ('level 1', first_level)) for i,r in enumerate(map(f, two))]
+        self.pair.rows = [_row(f'{kind} {i+1}', f(v)) for kind,f in (('semantic', said), ('level 1', first_level))
+                          for i,v in enumerate(two)]
         self.pair.load({'first': two[0].audio, 'second': two[1].audio}); self.pair.layout.display = ''
         self.pair.note = f'after the prompt, the plan: {shared(*plans)}; level 1: {shared(*new)}'
 
+# %% ../nbs/81_studio.ipynb #c026s1
 @patch
 def swap(self:Studio): self._work(self._exchange)
 

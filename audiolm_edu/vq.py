@@ -119,6 +119,7 @@ def _name(self:ResidualVQ, z:Tensor, before:Tensor|None=None) -> tuple[Tensor,Te
         tokens.append(torch.stack(names, -1)); lefts.append(torch.stack(left))
     return torch.cat(tokens, 1), torch.cat(lefts, 2)
 
+# %% ../nbs/03_vq.ipynb #c022n1s1
 @patch
 def _carry(self:ResidualVQ, rows:Tensor) -> Tensor: # (B,T,D) -> (B,T,D)
     "Add to each frame what it keeps of the one before."
