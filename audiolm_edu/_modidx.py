@@ -1304,4 +1304,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'audiolm_edu.widgets.pcm': ('widgets.html#pcm', 'audiolm_edu/widgets.py'),
                                      'audiolm_edu.widgets.sounds_of': ('widgets.html#sounds_of', 'audiolm_edu/widgets.py'),
                                      'audiolm_edu.widgets.spectrogram': ('widgets.html#spectrogram', 'audiolm_edu/widgets.py'),
-                                     'audiolm_edu.widgets.still': ('widgets.html#still', 'audiolm_edu/widgets.py')}}}
+                                     'audiolm_edu.widgets.still': ('widgets.html#still', 'audiolm_edu/widgets.py'),
+                                     'audiolm_edu.widgets.strips': ('widgets.html#strips', 'audiolm_edu/widgets.py')}}}
