@@ -1056,7 +1056,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'audiolm_edu.studio.Studio.swap': ('studio.html#studio.swap', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio.Studio.wait': ('studio.html#studio.wait', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio._as_flac': ('studio.html#_as_flac', 'audiolm_edu/studio.py'),
-                                    'audiolm_edu.studio._escape': ('studio.html#_escape', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio._knobs': ('studio.html#_knobs', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio._row': ('studio.html#_row', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio._slider': ('studio.html#_slider', 'audiolm_edu/studio.py'),

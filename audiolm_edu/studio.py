@@ -14,8 +14,8 @@ import anywidget
 import torch
 import traitlets as t
 from fastcore.basics import patch
-from ipywidgets import (Button, Checkbox, Combobox, Dropdown, FileUpload, FloatSlider, HBox, HTML, IntProgress, IntText, Label,
-                        Layout, VBox)
+from ipywidgets import (Button, Checkbox, Combobox, Dropdown, FileUpload, FloatSlider, HBox, IntProgress, IntText, Layout,
+                        VBox)
 from torch import Tensor
 
 from .audio import SR, AudioError, load_audio, resample, save_audio
@@ -119,7 +119,7 @@ class Studio(VBox):
         self.choice = Dropdown(description='prompt', layout=wide)
         self.upload, self.recorder = FileUpload(accept='audio/*', description='a file', layout=Layout(width='8em')), Recorder()
         self.sign = Checkbox(True, description='watermark', indent=False, layout=Layout(width='9em'))
-        self.bar, self.line = IntProgress(max=1, layout=wide), HTML()
+        self.bar = IntProgress(max=1, layout=wide)
         self.first, self.second = (Dropdown(description=d, layout=wide) for d in ('first', 'second'))
         self.buttons = {k: Button(description=k, tooltip=h, layout=Layout(width='8em')) for k,h in (
             ('continue', 'write a take'), ('stop', 'stop writing'), ('compare', 'hear two takes at the same instant'),
@@ -136,7 +136,7 @@ def _rows(self:Studio) -> list:
     self.compare.layout.display = self.pair.layout.display = 'none'   # until there are two
     return [row([self.model, self.choice, self.upload, self.recorder]),
             row([k['cut'], k['seconds'], k['seed']]), row([k['t1'], k['t2'], k['t3']]), row([k['guide'], k['top_p'], k['top_k']]),
-            row([b['continue'], b['stop'], self.sign, self.bar]), self.line, self.deck, self.compare]
+            row([b['continue'], b['stop'], self.sign, self.bar]), self.deck, self.compare]
 
 # %% ../nbs/81_studio.ipynb #c018s1
 @patch
@@ -150,13 +150,9 @@ def _wire(self:Studio):
     self.recorder.observe(self._recorded, 'samples')
     self.recorder.observe(lambda c: self._say(c.new), 'trouble')
     self.observe(lambda c: self.buttons['continue'].set_trait('disabled', c.new), 'busy')
-    self.observe(lambda c: self.line.set_trait('value', f'<div role="status">{_escape(c.new)}</div>'), 'status')
+    t.dlink((self,'status'), (self.deck,'note'))   # a line that screen readers read out when it changes
 
 # %% ../nbs/81_studio.ipynb #c020
-def _escape(text:str) -> str:
-    from html import escape
-    return escape(text)
-
 @patch
 def _say(self:Studio, text:str): self.status = text
 

@@ -37,6 +37,7 @@ def written(lab, n): return lab.until(lambda t: len(t['shelf'])==n and not t['bu
 
 def test_takes_from_the_package_and_from_a_file(lab, tmp_path):
     lab.run('studio.ipynb', STUDIO); deck = lab.page.locator('.ae-deck').first; deck.wait_for()
+    for name in ('prompt, s', 'guide', 'top-p', 'what, T1'): lab.page.get_by_role('slider', name=name).wait_for()     # for screen readers
     button(lab, 'continue').click(); lab.until(lambda t: t['busy'])
     lab.page.wait_for_function("() => { const d = document.querySelector('.ae-deck').deck; return d.playing && d.ready > 0 }", timeout=30000)   # before the end
     told = written(lab, 1); assert told['spot'] > 5 and 'seed 1' in told['status']
@@ -48,7 +49,7 @@ def test_takes_from_the_package_and_from_a_file(lab, tmp_path):
         with lab.page.expect_file_chooser() as chooser: lab.page.locator('.widget-upload').click()
         chooser.value.set_files(tmp_path/name)
     upload('broken.wav'); told = lab.until(lambda t: t['status'].startswith('broken.wav: ')); assert told['prompt_name']=='our own'
-    lab.page.get_by_role('status').get_by_text('broken.wav').wait_for()
+    deck.locator('.ae-note').get_by_text('broken.wav').wait_for()
     upload('me.wav'); lab.until(lambda t: t['prompt_name']=='me.wav')
     button(lab, 'continue').click(); told = written(lab, 3); assert told['tokens'][2]!=told['tokens'][0]
     button(lab, 'compare').click(); lab.page.get_by_text('after the prompt, the plan').wait_for(); lab.picture('studio')

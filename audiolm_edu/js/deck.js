@@ -219,6 +219,8 @@ function render({model, el}) {
   on('playing', () => { if (get('playing') !== (deck.playing || deck.waiting)) toggle(get('playing')); });
   on('position', () => { if (Math.abs(get('position')-deck.position) > .05 && !deck.playing) seek(get('position')); });
   const watch = new ResizeObserver(draw); watch.observe(root);
+  setTimeout(() => document.querySelectorAll('.widget-slider').forEach(e => // ipywidgets leaves the names of its sliders out
+    e.querySelector('.noUi-handle')?.setAttribute('aria-label', e.querySelector('.widget-label')?.textContent ?? 'slider')), 300);
   deck.on = get('track'); sounds(); paint(); words(); answers();
   return () => { watch.disconnect(); if (frame) cancelAnimationFrame(frame); if (url) URL.revokeObjectURL(url); deck.close(); };
 }
