@@ -1060,6 +1060,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'audiolm_edu.studio._row': ('studio.html#_row', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio._slider': ('studio.html#_slider', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio.first_level': ('studio.html#first_level', 'audiolm_edu/studio.py'),
+                                    'audiolm_edu.studio.models': ('studio.html#models', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio.parting': ('studio.html#parting', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio.prompts': ('studio.html#prompts', 'audiolm_edu/studio.py'),
                                     'audiolm_edu.studio.said': ('studio.html#said', 'audiolm_edu/studio.py'),
