@@ -23,7 +23,7 @@ from .audio import SR, AudioError, load_audio, resample, save_audio
 from .audiolm import AudioLM, Take, as_prompt
 from .cli import signed
 from .corpus import clips, prompt_path
-from .hub import ModelError, locate
+from .hub import ModelError
 from .widgets import Deck, _source, still
 
 # %% ../nbs/81_studio.ipynb #c007

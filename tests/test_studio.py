@@ -14,7 +14,7 @@ from browser import a_lab, free_port, needs_browser
 
 STUDIO = """import hashlib, traitlets
 from audiolm_edu.studio import Studio
-class Watched(Studio): tokens, spot, pause = traitlets.List(), traitlets.Float(), traitlets.Bool()
+class Watched(Studio): tokens, spot = traitlets.List(), traitlets.Float()
 s = Watched(); s.knobs['seconds'].value = 5
 same = lambda v: hashlib.sha256(v.acoustic.numpy().tobytes()).hexdigest()
 s.observe(lambda _: setattr(s, 'tokens', [same(v) for v in s.takes.values()]), 'shelf')
