@@ -329,7 +329,7 @@ def _training(c:dict):
         s.add_argument('--share', type=float, default=1., help='of the usual steps (default 1)')
 
 # %% ../nbs/83_cli.ipynb #c026n0
-SHIPPED = 'speech', 'detector', 'watermark'   # weights in the package
+SHIPPED = 'speech', 'piano', 'detector', 'watermark'   # weights in the package
 
 def _asking(c:dict):
     "Arguments of what asks who made a sound."
