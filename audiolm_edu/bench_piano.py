@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROMPT', 'AFTER', 'Case', 'music', 'cases', 'traits', 'row', 'wins', 'continued', 'really', 'kept', 'older_ways',
-           'known_grams', 'seconds_of', 'piano_bench', 'piano_report']
+           'known_grams', 'seconds_of', 'piano_bench', 'piano_report', 'measured']
 
 # %% ../nbs/84e_bench_piano.ipynb #c002
-import random, time
+import json, random, time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from .audio import SR, AudioError
 from .audiolm import AudioLM
 from .corpus import Clip, held_out, read_folder
 from .events import Symbolic
-from .hub import load_model
+from .hub import load_model, locate
 from .listening import Tally
 from .piano import (HELD, Note, Piano, apart, between, key_of, n_grams, note_f1, pitch_classes, quoted,
                                read_midi, recording_of, repeated, same_tempo, tempo, transcriber)
@@ -51,13 +51,13 @@ def music(folder) -> list[Clip]:
 
 # %% ../nbs/84e_bench_piano.ipynb #c004s1
 def cases(clips:list[Clip], hear:Callable, most:int, seed:int=0) -> list[Case]:
-    "Prompts of all recordings by turns, a cut of each clip."
+    "Prompts from anywhere in the clips, none heard twice."
     from tqdm.auto import tqdm
-    clips, found = random.Random(seed).sample(clips, len(clips)), []
-    for c in (bar := tqdm(clips, desc='prompts')):
+    found, length = [], (PROMPT+AFTER)*SR
+    cuts = [(c,a) for c in clips for a in range(0, round(c.seconds*SR)-length+1, length)]
+    for c,a in tqdm(random.Random(seed).sample(cuts, len(cuts)), desc='prompts'):
         if len(found)==most: break
-        x = c.audio()[:(PROMPT+AFTER)*SR]
-        if len(x) < (PROMPT+AFTER)*SR: continue
+        x = c.audio()[a:a+length]
         case = Case(x, hear(x))
         if len(case.first) >= 8: found.append(case)
     return found
@@ -108,6 +108,7 @@ def older_ways(name:str, others:str|None, hear:Callable, sfz=None) -> dict: # na
     "Acoustic tokens alone, and notes alone, where their weights are to be had."
     folder = others or name
     return {'acoustic tokens alone': Alone.from_pretrained(name, folder),
+            'the same, held': Alone.from_pretrained(name, folder, 3.),
             'notes alone': Symbolic(load_model(TokenLM, folder, 'symbolic'), hear, Piano(sfz))}
 
 def known_grams(midi, sizes:tuple=(4,8)) -> dict: # n -> n-grams of the performances that were trained on
@@ -147,3 +148,8 @@ def piano_report(r:dict) -> str:
         lines.append(f"AudioLM is nearer to the prompt's pitch classes than {k} in {w['right']} of {w['n']} pairs, "
                      f"{w['right']/max(1, w['n']):.0%} ({low:.0%} to {high:.0%})")
     return '\n'.join(lines)
+
+# %% ../nbs/84e_bench_piano.ipynb #c010n0
+def measured(name:str='piano') -> dict: # as `piano_bench` gives it
+    "The figures that were measured of a model, with the hash of its weights."
+    return json.loads((locate(name)/'report.json').read_text())

@@ -62,7 +62,7 @@ def cmd_continue(a):
     from audiolm_edu.audiolm import AudioLM, as_prompt
     prompt, lm = as_prompt(source), AudioLM.from_pretrained(a.model)
     start = time.perf_counter()
-    take = lm.continue_from(prompt, a.seconds, a.seed, a.temperature, True, a.top_k, a.top_p, guide=a.guide)
+    take = lm.continue_from(prompt, a.seconds, a.seed, a.temperature, True, a.top_k, a.top_p, guide=a.guide, hold=a.hold)
     _save(take, out, time.perf_counter()-start, a.watermark)
 
 def cmd_generate(a):
@@ -286,11 +286,11 @@ def _generation(s, out:str, seconds:float):
     s.add_argument('-o', '--out', default=out, help=f'file to write (default {out})')
     s.add_argument('--seconds', type=float, default=seconds, help=f'how many (default {seconds:g})')
     s.add_argument('--seed', type=int, help='the same seed gives the same tokens')
-    s.add_argument('--temperature', type=float, nargs=3, default=(.6,.8,.6),
-                   metavar=('T1','T2','T3'), help='of the three stages (default .6 .8 .6)')
+    s.add_argument('--temperature', type=float, nargs=3, metavar=('T1','T2','T3'),
+                   help="of the three stages (default: the model's own, for speech .6 .8 .6)")
     s.add_argument('--top-k', type=int, help='draw from the k likeliest tokens only')
     s.add_argument('--top-p', type=float, help='draw from the fewest that have probability p')
-    s.add_argument('--guide', type=float, default=2., help='how much the plan counts (1: as in the paper)')
+    s.add_argument('--guide', type=float, help='how much the plan counts in stage 2 (1: as in the paper)')
     s.add_argument('--no-watermark', dest='watermark', action='store_false', help='leave out the mark of notebook 17')
 
 # %% ../nbs/83_cli.ipynb #c025s1
@@ -302,7 +302,7 @@ def _commands(sub) -> dict: # name: its parser
         made[name] = sub.add_parser(name, help=f.__doc__, description=f.__doc__)
         made[name].set_defaults(run=f)
         if name not in ('notebooks', 'studio', 'doctor', 'train', 'ablate', 'detect', 'watermark'):
-            made[name].add_argument('--model', default='speech', help="'speech', or a folder")
+            made[name].add_argument('--model', default='speech', help="'speech', 'piano', or a folder")
     return made
 
 # %% ../nbs/83_cli.ipynb #c026
@@ -357,6 +357,7 @@ def parser() -> argparse.ArgumentParser:
     c = _commands(p.add_subparsers(dest='command', required=True))
     c['continue'].add_argument('prompt', nargs='?', help="0.5 to 60 s of sound (default: our own)")
     _generation(c['continue'], 'continuation.wav', 7.)
+    c['continue'].add_argument('--hold', type=float, help='how much the prompt counts in stage 1 (1: as in the paper)')
     _generation(c['generate'], 'generated.wav', 10.)
     c['tokens'].add_argument('audio'); c['tokens'].add_argument('-o', '--out', required=True)
     c['decode'].add_argument('tokens'); c['decode'].add_argument('-o', '--out', required=True)

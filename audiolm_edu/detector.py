@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .attacks import DRAWS
 from .audio import SR, as_sound
-from .audiolm import DRAWN, GUIDE, AudioLM, Draft
+from .audiolm import AudioLM, Draft
 from .bench_speech import batches
 from .corpus import Waveforms
 from .fine_stage import CHUNK, LEVELS
@@ -57,7 +57,7 @@ def fine_only(lm:AudioLM, x:Tensor, seed:int) -> Tensor: # (S,) -> (S',)
     "A recording of which stage 3 wrote the fine levels, and nothing else is the model's."
     y = lm.codec.encode(x[None])[0,:,:LEVELS].clone()
     d = Draft(seed, y, y[:0,0], 0, len(y), None, [])
-    lm._fine([(d,j) for j in range(-(-len(y)//CHUNK))], lm._dice((.6,.8,.6), None, None, DRAWN, GUIDE))
+    lm._fine([(d,j) for j in range(-(-len(y)//CHUNK))], lm._dice())
     return lm.codec.decode(d.y[None])[0]
 
 # %% ../nbs/16_detector.ipynb #c014

@@ -26,7 +26,7 @@ from .corpus import Crops, Waveforms, held_out, pack, read_folder
 from .events import EventCrops, to_events
 from .hub import load_model, save_model, write_atomically
 from .piano import HELD, read_midi, recording_of
-from .piano_models import FRAMES, SHOWN, PIANO_CODEC, PIANO_SEMANTIC, alone_batch, key_changes, piano_stages, touched
+from .piano_models import FRAMES, SHOWN, PIANO_CODEC, PIANO_MANNER, PIANO_SEMANTIC, alone_batch, key_changes, piano_stages, touched
 from .recipes import Job, alike, fit, fit_lm, following, heard_through, held_out_loss
 from .semantic import SemanticTokenizer, pad_to_token
 from .semantic_stage import semantic_batch
@@ -139,6 +139,8 @@ def music_tokens(job:Job) -> tuple[TokenStore,TokenStore]: # to train on, to jud
 
 MUSIC_STEPS = dict(stage1=3000, stage2=3500, alone=3500)
 
+def _device() -> str: return 'cuda' if torch.cuda.is_available() else 'cpu'
+
 # %% ../nbs/86b_piano_recipes.ipynb #c010s1
 def train_music_stage(job:Job, name:str):
     "Stage 1, stage 2 or the acoustic baseline, saved in `job.out`."
@@ -146,7 +148,7 @@ def train_music_stage(job:Job, name:str):
     codec, semantic = load_model(Codec, job.out, 'codec'), load_model(SemanticTokenizer, job.out, 'semantic')
     z, y = [semantic.centroids], [l.book for l in codec.rvq.levels]
     make, *vectors = dict(stage1=(semantic_batch, [], z), stage2=(coarse_batch, z, y), alone=(alone_batch, [], y))[name]
-    lm = TokenLM(piano_stages(semantic.config, codec.config)[name]).know(*vectors)
+    lm = TokenLM(piano_stages(semantic.config, codec.config)[name]).know(*vectors).to(_device())
     lengths = [FRAMES] if name=='stage1' else [FRAMES, 125, 125]
     crops = [TokenCrops(heard, n, 10*FRAMES if name=='stage1' else 3*FRAMES, seed=4+i) for i,n in enumerate(lengths)]
     some = [judged[i] for i in range(0, len(judged), max(1, len(judged)//40))]
@@ -155,7 +157,8 @@ def train_music_stage(job:Job, name:str):
         some = alike(crops[i%len(crops)](i))
         return make(without_plan(some) if name=='stage2' and i%10==9 else some)
     fit_lm(job, name, lm, batch, valid, MUSIC_STEPS[name], bits=8)
-    write_atomically(job.out/'audiolm.json', lambda p: p.write_text(json.dumps(dict(stages=2, window=FRAMES, context=SHOWN))+'\n'))
+    said = dict(stages=2, window=FRAMES, context=SHOWN, **PIANO_MANNER)
+    write_atomically(job.out/'audiolm.json', lambda p: p.write_text(json.dumps(said)+'\n'))
 
 # %% ../nbs/86b_piano_recipes.ipynb #c012
 def train_symbolic(job:Job):
@@ -164,7 +167,7 @@ def train_symbolic(job:Job):
     sides = {True: [], False: []}
     for p in paths: sides[kept_back(recording_of(p))].append(to_events(read_midi(p)))
     if not all(sides.values()): raise AudioError(f"{job.data[0]}: MIDI files of recordings on both sides are needed (`HELD`, notebook 18).")
-    lm = TokenLM(piano_stages()['symbolic'])
+    lm = TokenLM(piano_stages()['symbolic']).to(_device())
     cuts = [l[a:a+768] for l in sides[True] for a in range(0, max(1, len(l)-768), 3000)]
     valid = held_out_loss(lm, [(None, None, c[None,:,None]) for c in cuts])
     fit_lm(job, 'symbolic', lm, EventCrops(sides[False], 6, 768, seed=3), valid, 3000, bits=8)

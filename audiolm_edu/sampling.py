@@ -82,11 +82,14 @@ def row_noise(
     return lambda shape: torch.stack([torch.rand(shape[1:], generator=g) for g in streams])
 
 # %% ../nbs/10_sampling.ipynb #c021n1
+def _without(z, y): # what `guided` compares with
+    return (None, y[:0]) if z is None else (z[:0], y)
+
 def guided(
-    logits:Tensor, # (B,N); unless `guide` is 1: (2B,N), with the condition, then without
+    logits:Tensor, # (B,N); unless `guide` is 1: (2B,N), with the condition or prompt, then without
     guide:float,
 )->Tensor:         # (B,N)
-    "Logits in which the condition counts `guide` times."
+    "Logits in which the condition or prompt counts `guide` times."
     if guide==1: return logits
     told, untold = logits.chunk(2)
     return untold+guide*(told-untold)
@@ -98,11 +101,11 @@ def write_frames(
     rows:list,          # (condition (C,) or None, prompt (T0,levels)) each, of any lengths
     frames:int,         # to write
     sampler, tick=None, # logits (B,N), level -> tokens (B,); called after each token
-    guide:float=1.,     # how much the condition counts; 1: as trained
+    guide:float=1.,     # how much the condition counts, or the prompt where there is none; 1: as trained
 )->Iterator[Tensor]:    # `frames` times (B,levels)
     "Go on with every row's prompt, frame by frame."
     c, one, twice = lm.config, lambda z: None if z is None else z[None], 1+(guide!=1)
-    told = rows if twice==1 else rows+[(z[:0], y) for z,y in rows]   # and once more without condition
+    told = rows if twice==1 else rows+[_without(*row) for row in rows]
     ids, pads = (v.to(lm.embed.weight.device) for v in pad_left([lm.sequence(one(z), y[None])[0] for z,y in told]))
     decoder = Decoder(lm, ids, frames*c.levels, pads)
     for _ in range(frames):
@@ -114,8 +117,8 @@ def write_frames(
         yield torch.stack(frame, 1).cpu()
 
 # %% ../nbs/10_sampling.ipynb #c026
-def generate(lm, rows:list, frames:int, sampler, tick=None) -> Tensor: # (B,frames,levels)
+def generate(lm, rows:list, frames:int, sampler, tick=None, guide:float=1.) -> Tensor: # (B,frames,levels)
     "All that `write_frames` writes."
     new = torch.zeros(len(rows), frames, lm.config.levels, dtype=torch.long)
-    for t,frame in enumerate(write_frames(lm, rows, frames, sampler, tick)): new[:,t] = frame
+    for t,frame in enumerate(write_frames(lm, rows, frames, sampler, tick, guide)): new[:,t] = frame
     return new

@@ -29,8 +29,9 @@ def continue_semantic(
     prompts:list,  # (T0,) semantic tokens each; may be empty
     lengths:list,  # how many to add to each, 25 a second
     sampler, tick=None,
+    hold:float=1., # how much the prompts count; 1: as trained
 )->list[Tensor]:   # (n,) new tokens each
     "Continue the plans of a batch."
     rows = [(None, z[:,None]) for z in prompts]
-    new = generate(lm, rows, max(lengths), sampler, tick)
+    new = generate(lm, rows, max(lengths), sampler, tick, hold if any(map(len, prompts)) else 1.)
     return [codes[:n,0] for codes,n in zip(new, lengths)]

@@ -20,7 +20,7 @@ from ipywidgets import (Button, Checkbox, Combobox, Dropdown, FileUpload, FloatS
 from torch import Tensor
 
 from .audio import SR, AudioError, load_audio, resample, save_audio
-from .audiolm import AudioLM, Take, as_prompt
+from .audiolm import MANNER, AudioLM, Dice, Take, about, as_prompt
 from .cli import signed
 from .corpus import clips, prompt_path
 from .hub import ModelError
@@ -99,7 +99,8 @@ def _knobs() -> dict: # name -> widget
     heat = [_slider(f'{name}, T{i+1}', v, 0, 1.5, .05, f'temperature of stage {i+1}: 0 takes the likeliest token')
             for i,(name,v) in enumerate((('what', .6), ('how', .8), ('grain', .6)))]
     wide = dict(style=dict(description_width='6em'), layout=Layout(width='21em'))
-    return dict(t1=heat[0], t2=heat[1], t3=heat[2], guide=_slider('guide', 2, 0, 5, .1, 'how much the plan counts in stage 2'),
+    return dict(t1=heat[0], t2=heat[1], t3=heat[2], guide=_slider('guide', 2, 0, 10, .1, 'how much the plan counts in stage 2'),
+                hold=_slider('hold', 1, 0, 10, .1, 'how much the prompt counts in stage 1'),
                 top_p=_slider('top-p', 1, .05, 1, .05, 'draw from the fewest tokens with this probability; 1: all'),
                 top_k=IntText(0, description='top-k', tooltip='draw from the k likeliest tokens; 0: all', **wide),
                 seed=IntText(1, description='seed', tooltip='the same seed gives the same take', **wide),
@@ -127,7 +128,7 @@ class Studio(VBox):
         self.buttons = {k: Button(description=k, tooltip=h, layout=Layout(width='8em')) for k,h in (
             ('continue', 'write a take'), ('stop', 'stop writing'), ('compare', 'hear two takes at the same instant'),
             ('swap', 'the words of the first in the voice of the second'))}
-        super().__init__(self._rows()); self._wire(); self._choose()
+        super().__init__(self._rows()); self._wire(); self._choose(); self._tune()
 
 # %% ../nbs/81_studio.ipynb #c018
 @patch
@@ -138,7 +139,7 @@ def _rows(self:Studio) -> list:
     self.compare = VBox([row([self.first, self.second, b['compare'], b['swap']]), self.pair])
     self.compare.layout.display = self.pair.layout.display = 'none'   # until there are two
     return [row([self.model, self.choice, self.upload, self.recorder]),
-            row([k['cut'], k['seconds'], k['seed']]), row([k['t1'], k['t2'], k['t3']]), row([k['guide'], k['top_p'], k['top_k']]),
+            row([k['cut'], k['seconds'], k['seed']]), row([k['t1'], k['t2'], k['t3']]), row([k['guide'], k['hold']]), row([k['top_p'], k['top_k']]),
             row([b['continue'], b['stop'], self.sign, self.bar]), self.deck, self.compare]
 
 # %% ../nbs/81_studio.ipynb #c018s1
@@ -148,7 +149,7 @@ def _wire(self:Studio):
     acts = dict(zip(self.buttons, (self.go, self.stop, self.put_together, self.swap)))
     for name,button in self.buttons.items(): button.on_click(lambda _, name=name: acts[name]())
     t.link((self.choice,'value'), (self,'prompt_name'), (lambda v: v or '', lambda v: v or None))
-    self.model.observe(lambda _: self._choose(), 'value')
+    self.model.observe(lambda _: (self._choose(), self._tune()), 'value')
     self.upload.observe(self._uploaded, 'value')
     self.recorder.observe(self._recorded, 'samples')
     self.recorder.observe(lambda c: self._say(c.new), 'trouble')
@@ -163,10 +164,18 @@ def _say(self:Studio, text:str): self.status = text
 def _choose(self:Studio, wanted:str=''):
     "Offer what suits the model; keep what was chosen, or take `wanted`."
     files, before = {**self.own, **prompts(self.model.value)}, self.choice.value
-    music = 'piano' in self.model.value
     self.choice.options = list(files)
     self.choice.value = next(k for k in (wanted, before, 'our own') if k in files)
-    if not wanted: self.knobs['cut'].value = 4 if music else 3
+
+@patch
+def _tune(self:Studio):
+    "Turn the knobs to what the model is best drawn with."
+    try: own = MANNER|about(self.model.value.strip())
+    except ModelError: return   # will be said when it is to write
+    dice, k = Dice(**{name: own[name] for name in MANNER}), self.knobs
+    for knob,v in zip((k['t1'], k['t2'], k['t3'], k['guide'], k['hold']), (*dice.temperature, dice.guide, dice.hold)): knob.value = v
+    k['t3'].layout.display = 'none' if own.get('stages')==2 else ''
+    k['cut'].value = own.get('context', 75)/25
 
 # %% ../nbs/81_studio.ipynb #c020s1
 @patch
@@ -222,7 +231,7 @@ def _dice(self:Studio) -> dict:
     "The settings, as `AudioLM.stream` takes them."
     v = {k: w.value for k,w in self.knobs.items()}
     return dict(seed=v['seed'], temperature=(v['t1'], v['t2'], v['t3']), top_k=v['top_k'] or None,
-                top_p=None if v['top_p']==1 else v['top_p'], guide=v['guide'])
+                top_p=None if v['top_p']==1 else v['top_p'], guide=v['guide'], hold=v['hold'])
 
 # %% ../nbs/81_studio.ipynb #c023
 @patch
@@ -298,7 +307,7 @@ def swap(self:Studio): self._work(self._exchange)
 def _exchange(self:Studio):
     "The words of the first take in the voice of the second."
     words, voice, lm = self.takes[self.first.value], self.takes[self.second.value], self._load()
-    dice = self._dice(); names = [k.split(':')[0] for k in (self.first.value, self.second.value)]
+    dice = self._dice(); dice.pop('hold'); names = [k.split(':')[0] for k in (self.first.value, self.second.value)]
     self._say('writing the words of the first in the voice of the second')
     start, end = words.prompt_frames*640, voice.prompt_frames*640
     take = lm.resynthesise(words.audio[start:], voice=voice.audio[:end] if end else None, **dice)

@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from audiolm_edu.sampling import Sampler, row_noise, write_frames
+from audiolm_edu.semantic_stage import continue_semantic
 from audiolm_edu.transformer import LMConfig, TokenLM
 
 
@@ -24,3 +25,20 @@ def test_guidance_by_hand(guide):
     if guide==0:
         other = [(rows[0][0].flip(0), rows[0][1]), rows[1]]
         assert torch.equal(new, torch.stack(list(write_frames(lm, other, 4, greedy, guide=0.)), 1))
+
+
+@torch.no_grad()
+def test_a_stage_without_a_condition_is_held_to_its_prompt():
+    "By hand: what follows the prompt and the new tokens, against what follows the new tokens alone. Rows without a prompt are left as they are."
+    torch.manual_seed(1); lm = TokenLM(LMConfig(levels=1, codes=9, width=32, layers=2)).eval(); lm.head.mul_(8)
+    prompts, greedy = [torch.tensor([3,1,4,1,5]), torch.tensor([2,7])], Sampler(row_noise([0,1]), temperature=0)
+    new = continue_semantic(lm, prompts, [6,6], greedy, hold=3.)
+    differ = 0
+    for z,written in zip(prompts, new):
+        for t in range(6):
+            target = torch.cat([z, written[:t+1]])[None,:,None]
+            told, untold = (lm.logits(None, None, v)[0,-1,0] for v in (target, target[:,len(z):]))
+            assert (untold+3*(told-untold)).argmax()==written[t]; differ += int(told.argmax()!=written[t])
+    assert differ
+    free = [continue_semantic(lm, [z[:0] for z in prompts], [4,4], greedy, hold=h) for h in (1.,3.)]
+    assert all(map(torch.equal, *free))

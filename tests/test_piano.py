@@ -7,17 +7,17 @@ import soundfile as sf
 import torch
 from hypothesis import given, settings, strategies as st
 
-from audiolm_edu.audio import SR, AudioError
+from audiolm_edu.audio import SR, AudioError, load_audio
 from audiolm_edu.audiolm import AudioLM
 from audiolm_edu.coarse_stage import coarse_config
 from audiolm_edu.codec import CODEC_PRESETS, Codec
 from audiolm_edu.events import EVENTS, PASS, UP, continue_events, from_events, moved, to_events
-from audiolm_edu.hub import ModelError, save_model
+from audiolm_edu.hub import ModelError, locate, save_model
 from audiolm_edu import cli, piano_recipes
-from audiolm_edu.corpus import held_out
+from audiolm_edu.corpus import clips, held_out, prompt_path
 from audiolm_edu.piano import (HELD, NAMES, Note, Piano, apart, between, key_of, n_grams, note_f1, pedalled, performance, pitch_classes,
                                played, quoted, read_midi, read_sfz, recording_of, render_corpus, repeated, skyline, write_midi)
-from audiolm_edu.piano_models import Alone, keys, touched
+from audiolm_edu.piano_models import PIANO_MANNER, Alone, keys, touched
 from audiolm_edu.semantic import SEMANTIC_PRESETS, SemanticTokenizer
 from audiolm_edu.semantic_stage import semantic_config
 from audiolm_edu.transformer import LMConfig, TokenLM
@@ -145,6 +145,8 @@ def test_a_key_is_not_taken_away(two_stages):
 def test_what_is_wrong_with_music_is_said(tmp_path, two_stages):
     shutil.copytree(two_stages, tmp_path/'m'); (tmp_path/'m'/'audiolm.json').write_text('two stages')
     with pytest.raises(ModelError, match='not JSON'): AudioLM.from_pretrained(tmp_path/'m')
+    (tmp_path/'m'/'audiolm.json').write_text('{"stages": 2, "colour": 1}')
+    with pytest.raises(ModelError, match='may say context, guide'): AudioLM.from_pretrained(tmp_path/'m')
     for f in (lambda: read_midi(tmp_path/'none.mid'), lambda: Piano(tmp_path/'none.sfz')):
         with pytest.raises(AudioError): f()
     (tmp_path/'empty.sfz').write_text('// nothing\n')
@@ -220,3 +222,36 @@ def test_every_part_of_the_piano_from_a_folder(a_corpus, tmp_path, monkeypatch, 
     x = performance_sound()[:4*SR]; assert lm.continue_from(x, 1, seed=0).seconds==5 and Alone.from_pretrained(tmp_path).continue_from(x, 1).shape==(5*SR,)
     assert cli.main(['train', 'symbolic', '--preset', 'piano', '--data', str(a_corpus/'clips'), '--out', str(tmp_path/'s')])==2
     assert cli.main(['train', 'alone', '--data', str(a_corpus/'clips'), '--out', str(tmp_path/'s')])==2 and '--preset piano' in capsys.readouterr().err
+
+
+def profile(x): # (S,) -> (12,)
+    "How the pitch classes share the amplitude at the keys."
+    level = keys(x[None])[0].exp().sum(0); return torch.stack([level[i::12].sum() for i in range(12)])/level.sum()
+
+
+@pytest.fixture(scope='module')
+def piano(): return AudioLM.from_pretrained('piano')
+
+
+def test_the_piano_fits_the_wheel_and_the_command_line(tmp_path, capsys):
+    folder = locate('piano'); assert sum(f.stat().st_size for f in folder.iterdir()) < 18e6
+    out = tmp_path/'on.wav'; assert cli.main(['continue', '--model', 'piano', '-o', str(out), '--seconds', '2', '--seed', '1'])==0
+    x, y = load_audio(prompt_path('piano')), load_audio(out); n = len(x)//640*640
+    assert len(y)==n+2*SR and apart(profile(y[:n]).numpy(), profile(x[:n]).numpy()) < .15    # through the codec, and then goes on
+    assert y[n:].square().mean() > 1e-2*x.square().mean() and float(capsys.readouterr().out.split('factor ')[1].split()[0]) < 2
+
+
+def test_a_model_brings_its_own_manner(piano):
+    x = load_audio(prompt_path('piano'))[:4*SR]; own = piano.continue_from(x, 2, seed=3)
+    assert piano.manner==PIANO_MANNER|dict(temperature=[1, .7, .7]) and own.hold==5 and own.temperature==(1, .7, .7)
+    assert torch.equal(own.acoustic, piano.continue_from(x, 2, seed=3, temperature=(1.,.7,.7), guide=2., hold=5.).acoustic)
+    assert not torch.equal(own.plan, piano.continue_from(x, 2, seed=3, hold=1.).plan)
+    with pytest.raises(AudioError, match='hold is 11'): piano.continue_from(x, 2, hold=11)
+
+
+def test_continuations_keep_to_their_own_prompts(piano):
+    "The pitch classes of ten new seconds are nearer to those of their own prompt than to those of another piece, in most pairs."
+    prompts = [c.audio()[:4*SR] for c in clips('rendered-piano') if c.seconds > 4]
+    new = [profile(t.audio[4*SR:]) for t in piano.continue_from(prompts, 10, seed=list(range(len(prompts))))]
+    d = torch.tensor([[apart(a.numpy(), profile(p).numpy()) for p in prompts] for a in new])
+    nearer = d.diagonal()[:,None] < d; assert nearer.sum()/(len(d)*(len(d)-1)) > .75
