@@ -128,12 +128,13 @@ def piano_bench(lm:AudioLM, others:dict, found:list[Case], hear:Callable, known:
     "All figures."
     systems = {'AudioLM': lm} | others
     each = {k: continued(m, found, hear, known) for k,m in systems.items()}
-    rows = [row('what really came', really(found, known)), *(row(k, t) for k,t in each.items())]
+    real = really(found, known)
+    rows = [row('what really came', real), *(row(k, t) for k,t in each.items())]
     against = {k: wins(each['AudioLM'], each[k]) for k in others}
     f1 = kept(lm.codec, found, hear)
     return dict(prompts=len(found), codec=dict(f1=float(np.mean(f1)), each=f1), rows=rows,
                 wins={k: dict(right=t.right, n=t.n, interval=t.interval) for k,t in against.items()},
-                speed=seconds_of(lm, found[0]), apart={k: [t['apart'] for t in ts] for k,ts in each.items()})
+                speed=seconds_of(lm, found[0]), apart={k: [t['apart'] for t in ts] for k,ts in ({'what really came': real}|each).items()})
 
 # %% ../nbs/84e_bench_piano.ipynb #c010
 def piano_report(r:dict) -> str:

@@ -222,7 +222,8 @@ def plot_roll(x:Tensor, notes:list[Note], ax=None, mark:float|None=None): # (S,)
     X = torch.stft(x, n, hop, window=torch.hann_window(n), return_complex=True).abs()
     hertz = 440*2**((torch.arange(21, 109)-69)/12)
     rows = X[(hertz*n/SR).round().long().clamp(max=n//2)].clamp(min=1e-3).log()
-    ax.imshow(rows, origin='lower', aspect='auto', extent=(0, len(x)/SR, 20.5, 108.5), cmap='Greys', alpha=.6)
+    ax.imshow(rows, origin='lower', aspect='auto', extent=(0, len(x)/SR, 20.5, 108.5), cmap=plt.get_cmap('Greys', 6),
+              interpolation='nearest', alpha=.6, vmin=rows.max()-6)   # what is 52 dB below the loudest is white
     for a in notes: ax.plot((a.start, a.end), (a.pitch, a.pitch), color='tab:red', lw=2, alpha=.4+.6*a.velocity/127)
     if mark is not None: ax.axvline(mark, color='tab:blue')
     ax.set(xlabel='seconds', ylabel='key', ylim=(30, 100), xlim=(0, len(x)/SR))

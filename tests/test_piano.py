@@ -14,7 +14,7 @@ from audiolm_edu.codec import CODEC_PRESETS, Codec
 from audiolm_edu.events import EVENTS, PASS, UP, continue_events, from_events, moved, to_events
 from audiolm_edu.hub import ModelError, locate, save_model
 from audiolm_edu import cli, piano_recipes
-from audiolm_edu.corpus import clips, held_out, prompt_path
+from audiolm_edu.corpus import Clip, clips, held_out, prompt_path
 from audiolm_edu.piano import (HELD, NAMES, Note, Piano, apart, between, key_of, n_grams, note_f1, pedalled, performance, pitch_classes,
                                played, quoted, read_midi, read_sfz, recording_of, render_corpus, repeated, skyline, write_midi)
 from audiolm_edu.piano_models import PIANO_MANNER, Alone, keys, touched
@@ -255,3 +255,12 @@ def test_continuations_keep_to_their_own_prompts(piano):
     new = [profile(t.audio[4*SR:]) for t in piano.continue_from(prompts, 10, seed=list(range(len(prompts))))]
     d = torch.tensor([[apart(a.numpy(), profile(p).numpy()) for p in prompts] for a in new])
     nearer = d.diagonal()[:,None] < d; assert nearer.sum()/(len(d)*(len(d)-1)) > .75
+
+
+def test_prompts_come_from_all_of_a_clip_and_none_twice(tmp_path):
+    from audiolm_edu.bench_piano import cases
+    x = torch.arange(43*SR)/(50*SR); sf.write(tmp_path/'x.flac', x.numpy(), SR); clip = Clip(tmp_path/'x.flac', 'a', 43.)
+    some, few = [Note(i/4, i/4+.2, 60+i, 64) for i in range(9)], [Note(0, 1, 60, 64)]
+    found = cases([clip], lambda y: some, 9); assert sorted(round(50*c.sound[0].item()) for c in found)==[0, 14, 28]
+    assert all(len(c.sound)==14*SR and c.prompt.equal(c.sound[:4*SR]) for c in found) and len(cases([clip], lambda y: some, 2))==2
+    assert cases([clip], lambda y: few, 9)==[]                               # too few notes to have a key

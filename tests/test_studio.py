@@ -61,6 +61,18 @@ def test_takes_from_the_package_and_from_a_file(lab, tmp_path):
     assert not lab.outside and not lab.errors
 
 
+def test_the_piano_brings_its_manner(lab):
+    lab.outside.clear(); lab.errors.clear(); lab.run('music.ipynb', STUDIO)
+    slider = lambda name: lab.page.get_by_role('slider', name=name); slider('grain, T3').wait_for()
+    model = lab.page.get_by_placeholder('a name or a folder'); model.fill('piano'); model.press('Enter'); slider('grain, T3').wait_for(state='hidden')
+    assert [float(slider(n).get_attribute('aria-valuenow')) for n in ('what, T1', 'how, T2', 'guide', 'hold', 'prompt, s')]==[1, .7, 2, 5, 4]
+    button(lab, 'continue').click(); told = written(lab, 1); assert told['shelf']==['1: our own, piano, seed 1'] and '9.0 s' in told['status']
+    lab.page.evaluate("async () => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Dark'}) }")
+    lab.page.wait_for_function("() => document.body.dataset.jpThemeLight === 'false'"); lab.page.locator('#jupyterlab-splash').wait_for(state='detached'); lab.picture('studio_dark')
+    lab.page.evaluate("async () => { await window.jupyterapp.commands.execute('apputils:change-theme', {theme: 'JupyterLab Light'}) }")
+    assert not lab.outside and not lab.errors
+
+
 def test_the_microphone(lab):
     lab.outside.clear(); lab.errors.clear(); lab.run('mic.ipynb', STUDIO); record = lab.page.locator('.ae-record'); record.click()
     lab.page.wait_for_timeout(1500); assert record.get_attribute('aria-pressed')=='true'; record.click()
