@@ -94,7 +94,7 @@ def as_prompt(
         raise AudioError(f"{name}: it lasts {len(x)/SR:.2f} s; a prompt has 0.5 to 60 s.")
     return x[:len(x)//640*640]
 
-# %% ../nbs/14_audiolm.ipynb #c013
+# %% ../nbs/14_audiolm.ipynb #c013m
 MANNER = dict(temperature=(.6,.8,.6), guide=2., hold=1.)
 
 def about(name) -> dict: # stages, window, context, and what of `MANNER` is different; as far as it is said
@@ -106,6 +106,7 @@ def about(name) -> dict: # stages, window, context, and what of `MANNER` is diff
     if isinstance(said, dict) and said.keys() <= known: return said
     raise ModelError(f"{path}: may say {', '.join(sorted(known))}, and nothing else.")
 
+# %% ../nbs/14_audiolm.ipynb #c013
 class AudioLM:
     "Codec, semantic tokenizer and three stages."
     held = 12      # frames of sound that a stream keeps back until it knows what follows

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'PARTS', 'MUSIC', 'SHIPPED', 'signed', 'cmd_continue', 'cmd_generate', 'cmd_detect', 'cmd_watermark',
            'cmd_tokens', 'cmd_tokenize', 'cmd_train', 'cmd_evaluate', 'cmd_ablate', 'cmd_decode', 'notebooks_dir',
-           'copy_notebooks', 'cmd_notebooks', 'cmd_studio', 'checks', 'cmd_doctor', 'parser', 'run_command', 'main']
+           'copy_notebooks', 'cmd_notebooks', 'cmd_studio', 'checks', 'cmd_doctor', 'cmd_release', 'cmd_recall',
+           'cmd_check', 'cmd_grade', 'parser', 'run_command', 'main']
 
 # %% ../nbs/83_cli.ipynb #c002
 import argparse, os, subprocess, sys, time
@@ -280,6 +281,37 @@ def cmd_doctor(a):
     AudioLM.from_pretrained('speech').continue_from(prompt_path(), 1, seed=0)
     print(f"ok   continue   1 s of sound in {time.perf_counter()-start:.1f} s, loading included")
 
+# %% ../nbs/83_cli.ipynb #c023n1
+def cmd_release(a):
+    "Write an assignment as students get it."
+    from audiolm_edu.course import release
+    for p in release(a.name, a.out): print(p)
+
+def cmd_recall(a):
+    "Write a notebook without its prose."
+    from audiolm_edu.course import recall
+    print(recall(a.number, a.out))
+
+def cmd_check(a):
+    "Try the answers in a file with the checks that students may see; 1: not all pass."
+    from audiolm_edu.course import assignment
+    from audiolm_edu.grade import named, try_out
+    given = assignment(a.assignment or named(Path(a.file)))
+    found = try_out(Path(a.file), given)
+    for o in found: print(f"{'ok  ' if o.passed else 'no  '} {o.check}: {o.check.about}{'' if o.passed else chr(10)+'     '+o.text}")
+    return 0 if all(o.passed for o in found) else 1
+
+# %% ../nbs/83_cli.ipynb #c023n2
+def cmd_grade(a):
+    "Mark a folder of submissions."
+    from audiolm_edu.grade import grade, write_marks
+    seed = Path(a.seed_file)
+    if not seed.is_file() or not seed.read_bytes().strip():
+        raise AudioError(f"{seed}: holds no secret; write a line of your own into it, and keep it.")
+    marks = grade(a.folder, seed.read_text(encoding='utf-8').strip(), assignments=a.assignment)
+    for m in marks: print(f'{m.who:20s} {m.name} {m.points:g} of {m.most:g}  {m.note}')
+    print(write_marks(marks, a.format, Path(a.out or ('marks' if a.format=='gradescope' else 'marks.csv'))))
+
 # %% ../nbs/83_cli.ipynb #c025
 def _generation(s, out:str, seconds:float):
     "Arguments that `continue` and `generate` share."
@@ -301,7 +333,7 @@ def _commands(sub) -> dict: # name: its parser
     for name,f in functions.items():
         made[name] = sub.add_parser(name, help=f.__doc__, description=f.__doc__)
         made[name].set_defaults(run=f)
-        if name not in ('notebooks', 'studio', 'doctor', 'train', 'ablate', 'detect', 'watermark'):
+        if name in ('continue', 'generate', 'tokens', 'tokenize', 'evaluate', 'decode'):
             made[name].add_argument('--model', default='speech', help="'speech', 'piano', or a folder")
     return made
 
@@ -342,7 +374,19 @@ def _asking(c:dict):
     s.add_argument('--start', type=float, default=0., help='seconds; mark from here (default 0)')
     s.add_argument('--end', type=float, help='to here (default: the end)')
 
-# %% ../nbs/83_cli.ipynb #c026s1
+# %% ../nbs/83_cli.ipynb #c026s1t
+def _teaching(c:dict):
+    "Arguments of what gives out and marks assignments."
+    c['release'].add_argument('name', help='such as a1'); c['release'].add_argument('out', help='a folder')
+    c['recall'].add_argument('number', help='such as 05')
+    c['recall'].add_argument('-o', '--out', default='.', help='a folder (default: here)')
+    c['check'].add_argument('file'); c['grade'].add_argument('folder')
+    for s in (c['check'], c['grade']): s.add_argument('--assignment', help='such as a1, if the names of the files do not say it')
+    c['grade'].add_argument('--seed-file', required=True, help='holds the secret')
+    c['grade'].add_argument('--format', default='csv', choices=('csv', 'gradescope'))
+    c['grade'].add_argument('-o', '--out', help='a file; for gradescope a folder, with a results.json for each submission')
+
+# %% ../nbs/83_cli.ipynb #c026s1r
 def _reading(c:dict):
     "Arguments of what opens the notebooks."
     c['notebooks'].add_argument('folder')
@@ -351,6 +395,7 @@ def _reading(c:dict):
     c['studio'].add_argument('--no-browser', action='store_true', help='only print the address')
     c['studio'].add_argument('--port', type=int, help='default: the first free one from 8888 on')
 
+# %% ../nbs/83_cli.ipynb #c026s1
 def parser() -> argparse.ArgumentParser:
     "The whole command line."
     p = argparse.ArgumentParser('audiolm-edu', description='Continue speech from audio alone.')
@@ -363,7 +408,7 @@ def parser() -> argparse.ArgumentParser:
     c['decode'].add_argument('tokens'); c['decode'].add_argument('-o', '--out', required=True)
     c['decode'].add_argument('--levels', type=int, help='use only the first so many')
     _training(c)
-    _asking(c); _reading(c)
+    _asking(c); _reading(c); _teaching(c)
     return p
 
 # %% ../nbs/83_cli.ipynb #c027

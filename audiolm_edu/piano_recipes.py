@@ -26,7 +26,8 @@ from .corpus import Crops, Waveforms, held_out, pack, read_folder
 from .events import EventCrops, to_events
 from .hub import load_model, save_model, write_atomically
 from .piano import HELD, read_midi, recording_of
-from .piano_models import FRAMES, SHOWN, PIANO_CODEC, PIANO_MANNER, PIANO_SEMANTIC, alone_batch, key_changes, piano_stages, touched
+from .piano_models import (FRAMES, SHOWN, PIANO_CODEC, PIANO_MANNER, PIANO_SEMANTIC, alone_batch, key_changes,
+                                      piano_stages, touched)
 from .recipes import Job, alike, fit, fit_lm, following, heard_through, held_out_loss
 from .semantic import SemanticTokenizer, pad_to_token
 from .semantic_stage import semantic_batch

@@ -139,7 +139,8 @@ def _rows(self:Studio) -> list:
     self.compare = VBox([row([self.first, self.second, b['compare'], b['swap']]), self.pair])
     self.compare.layout.display = self.pair.layout.display = 'none'   # until there are two
     return [row([self.model, self.choice, self.upload, self.recorder]),
-            row([k['cut'], k['seconds'], k['seed']]), row([k['t1'], k['t2'], k['t3']]), row([k['guide'], k['hold']]), row([k['top_p'], k['top_k']]),
+            row([k['cut'], k['seconds'], k['seed']]), row([k['t1'], k['t2'], k['t3']]),
+            row([k['guide'], k['hold']]), row([k['top_p'], k['top_k']]),
             row([b['continue'], b['stop'], self.sign, self.bar]), self.deck, self.compare]
 
 # %% ../nbs/81_studio.ipynb #c018s1
@@ -173,7 +174,8 @@ def _tune(self:Studio):
     try: own = MANNER|about(self.model.value.strip())
     except ModelError: return   # will be said when it is to write
     dice, k = Dice(**{name: own[name] for name in MANNER}), self.knobs
-    for knob,v in zip((k['t1'], k['t2'], k['t3'], k['guide'], k['hold']), (*dice.temperature, dice.guide, dice.hold)): knob.value = v
+    set_to = (*dice.temperature, dice.guide, dice.hold)
+    for name,v in zip(('t1', 't2', 't3', 'guide', 'hold'), set_to): k[name].value = v
     k['t3'].layout.display = 'none' if own.get('stages')==2 else ''
     k['cut'].value = own.get('context', 75)/25
 

@@ -16,6 +16,13 @@ from audiolm_edu.corpus import prompt_path
 
 torch.set_num_threads(1)
 
+# minutes each; first, so that no process waits for another's last test
+SLOW = ('test_runs[19_scale]', 'test_runs[15b_', 'test_runs[07b_', 'test_runs[16_', 'test_tiny_settings', 'test_runs[06', 'test_runs[12_',
+        'test_what_a_newcomer_sees', 'test_thirty_submissions')
+
+
+def pytest_collection_modifyitems(items): items.sort(key=lambda i: not any(s in i.nodeid for s in SLOW))
+
 
 @pytest.fixture(scope='session')
 def lm(): return AudioLM.from_pretrained('speech')

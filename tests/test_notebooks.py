@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 NBS = Path(__file__).parent.parent/'nbs'
-BOOKS = sorted(NBS.glob('*.ipynb'))
+BOOKS = sorted([*NBS.glob('*.ipynb'), *NBS.glob('assignments/*.ipynb')])
 
 
 @pytest.mark.parametrize('path', BOOKS, ids=lambda p: p.stem)
