@@ -1424,6 +1424,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'audiolm_edu.worker.Allowed.__init__': ('worker.html#allowed.__init__', 'audiolm_edu/worker.py'),
                                     'audiolm_edu.worker.Allowed.find_spec': ('worker.html#allowed.find_spec', 'audiolm_edu/worker.py'),
                                     'audiolm_edu.worker._said': ('worker.html#_said', 'audiolm_edu/worker.py'),
+                                    'audiolm_edu.worker._with_changes': ('worker.html#_with_changes', 'audiolm_edu/worker.py'),
                                     'audiolm_edu.worker.forbid': ('worker.html#forbid', 'audiolm_edu/worker.py'),
                                     'audiolm_edu.worker.landlock': ('worker.html#landlock', 'audiolm_edu/worker.py'),
                                     'audiolm_edu.worker.limits': ('worker.html#limits', 'audiolm_edu/worker.py'),

@@ -91,6 +91,7 @@ def answer(self:Submission, question:str, within:float): # a function like the s
         said, values = self.talk(dict(call=question, named=named), args, within)
         if said.get('error')=='NotImplementedError': raise NotImplementedError
         if 'error' in said: raise Broken(_error(said))
+        for i,v in zip(said.get('changed', ()), values[1:]): args[i][...] = v     # as if it had happened here
         return values[0]
     return call
 

@@ -12,7 +12,7 @@ import builtins, ctypes, importlib.abc, json, os, resource, struct, sys, traceba
 def pack(v, tensors:list): # -> JSON; tensors are put into `tensors`
     "A value as JSON."
     import numpy as np, torch
-    if isinstance(v, np.ndarray): tensors.append(torch.from_numpy(np.ascontiguousarray(v))); return dict(array=len(tensors)-1)
+    if isinstance(v, np.ndarray): tensors.append(torch.from_numpy(np.array(v))); return dict(array=len(tensors)-1)
     if isinstance(v, torch.Tensor): tensors.append(v.detach().cpu().clone().contiguous()); return dict(tensor=len(tensors)-1)
     if isinstance(v, np.generic): v = v.item()
     if v is None or isinstance(v, (bool, int, float, str)): return dict(value=v)
@@ -106,6 +106,14 @@ def _said(e:BaseException) -> dict: # of an error: type, text, line of the submi
     line = [f.lineno for f in traceback.extract_tb(e.__traceback__) if f.filename=='submission']
     return dict(error=type(e).__name__, text=str(e)[:2000], line=line[-1] if line else 0)
 
+def _with_changes(got, args, before) -> tuple: # message, values
+    "The result, and what of the arguments has changed."
+    import torch
+    same = lambda a, b: torch.equal(torch.as_tensor(a), b[0])
+    changed = [i for i,(a,b) in enumerate(zip(args, before)) if hasattr(a, 'shape') and not same(a, b)]
+    return dict(changed=changed) if changed else {}, [got, *(args[i] for i in changed)]
+
+# %% ../nbs/90b_worker.ipynb #c013
 def serve(read, write):
     "Until the other side hangs up."
     import numpy, torch, safetensors.torch                        # while they can still be loaded
@@ -121,10 +129,12 @@ def serve(read, write):
         try:
             f = names.get(message['call'])
             if f is None: raise NameError(f"{message['call']} is not defined in the submission")
-            send(write, {}, [f(*args, **message.get('named', {}))])
+            before = [pack(a, kept := []) and kept for a in args]
+            got = f(*args, **message.get('named', {}))
+            send(write, *_with_changes(got, args, before))
         except BaseException as e: send(write, _said(e))
 
-# %% ../nbs/90b_worker.ipynb #c013
+# %% ../nbs/90b_worker.ipynb #c014
 if __name__=='__main__':
     pipes = os.fdopen(os.dup(0), 'rb'), os.fdopen(os.dup(1), 'wb')
     null = os.open(os.devnull, os.O_RDWR)

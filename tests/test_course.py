@@ -1,7 +1,6 @@
 "Assignments: right answers pass, wrong ones are caught for the right reason, and hostile ones cost only themselves."
 import io
 import json
-import os
 import time
 from pathlib import Path
 
@@ -14,8 +13,8 @@ from hypothesis import given, settings, strategies as st
 
 from audiolm_edu import cli
 from audiolm_edu.audio import AudioError
-from audiolm_edu.course import Check, as_notebook, assignment, cells_of, first_line, graded_code, masters, recall, released, wrong_answers
-from audiolm_edu.grade import gradescope, grade, mark
+from audiolm_edu.course import assignment, cells_of, first_line, graded_code, masters, recall, released, wrong_answers
+from audiolm_edu.grade import Submission, grade
 from audiolm_edu.worker import pack, receive, send
 
 NAMES = sorted(masters())
@@ -144,3 +143,11 @@ def test_tensors_cross_the_pipe(t):
     pipe = io.BytesIO(); send(pipe, {}, [(t, [t])]); pipe.seek(0); (a, (b,)), = receive(pipe)[1]
     assert type(a) is type(t) and a.dtype==t.dtype and a.shape==t.shape and (a==t).all() and (b==t).all()
     with pytest.raises(TypeError, match='cannot be handed on'): pack([lambda: 0], [])
+
+
+def test_what_an_answer_changes_is_seen_from_outside():
+    code = "def f(x, y, k):\n    x += 1; y[0] = 7.; return 'done'\ndef g(x): return x+1"
+    with Submission(code) as s:
+        s.start(); x, y = torch.zeros(3), np.zeros(2); assert s.answer('f', 20)(x, y, 5)=='done'
+        assert x.tolist()==[1, 1, 1] and y.tolist()==[7, 0]
+        z = torch.zeros(3); assert s.answer('g', 20)(z).tolist()==[1, 1, 1] and z.tolist()==[0, 0, 0]
