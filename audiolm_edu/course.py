@@ -8,7 +8,7 @@ __all__ = ['TESTS', 'Differs', 'Broken', 'holds', 'alike', 'sounds_alike', 'with
            'assignment', 'wrong_answers', 'released', 'as_notebook', 'release', 'recalled', 'recall']
 
 # %% ../nbs/90_course.ipynb #c002
-import html, json, math, re, signal, threading, time
+import html, json, re, signal, threading
 from collections import Counter
 from collections.abc import Callable
 from contextlib import contextmanager

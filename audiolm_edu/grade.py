@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .audio import AudioError
-from .course import Assignment, Broken, Outcome, assignment, cells_of, graded_code, masters
+from .course import Assignment, Broken, Outcome, assignment, cells_of, graded_code
 from .hub import write_atomically
 from . import worker
 from .worker import receive, send
@@ -59,7 +59,7 @@ def start(self:Submission, within:float=60.):
     self.process = subprocess.Popen([sys.executable, '-P', '-s', worker.__file__], cwd=here, env=env, start_new_session=True, **pipes)
     try: said, _ = self.talk(self.first|dict(folder=here), within=within)
     except (Broken, TimeoutError) as e: self.trouble = f'the file as a whole: {e or "not read after a minute"}'; return
-    self.walls = said['walls']
+    self.walls = said.get('walls', [])
     self.trouble = f"the file as a whole: {_error(said)}" if 'error' in said else ''
 
 # %% ../nbs/91_grade.ipynb #c007
@@ -80,7 +80,7 @@ def talk(self:Submission, message:dict, values=(), within:float=10.):
     "Say something, and what the answer is; Broken, if there is none."
     try: send(self.process.stdin, message, values); return receive(_Patient(self.process.stdout, within))
     except TimeoutError: self.stop(); raise
-    except (EOFError, OSError, ValueError):
+    except Exception:                            # whatever came, it was no answer
         self.stop(); raise Broken('the process ended: too much memory or processor time, or it ended itself') from None
 
 # %% ../nbs/91_grade.ipynb #c008

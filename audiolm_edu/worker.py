@@ -6,7 +6,7 @@
 __all__ = ['MOST', 'pack', 'unpack', 'send', 'receive', 'forbid', 'landlock', 'limits', 'Allowed', 'serve']
 
 # %% ../nbs/90b_worker.ipynb #c002
-import builtins, ctypes, importlib.abc, json, os, resource, struct, sys, traceback
+import ctypes, importlib.abc, json, os, resource, struct, sys, traceback
 
 # %% ../nbs/90b_worker.ipynb #c004
 def pack(v, tensors:list): # -> JSON; tensors are put into `tensors`

@@ -75,7 +75,8 @@ HOSTILE = dict(
     writer="open(BESIDE+'/new', 'w').write('x')\n    return 6000.",
     caller="import socket; return socket.create_connection(('127.0.0.1', 9))", reader='import audiolm_edu.vq; return 6000.',
     quitter='import os; os._exit(0)', killer='import os; os.kill(os.getppid(), 9)', pickled='return lambda: 1',
-    liar="import sys; sys.stdout.write('{}'*9999); sys.stdout.flush(); return 0.", thrower='raise SystemExit(0)')
+    liar="import sys; sys.stdout.write('{}'*9999); sys.stdout.flush(); return 0.", thrower='raise SystemExit(0)',
+    babbler="import os\n    for fd in range(3, 40):\n        try: os.write(fd, bytes(16)+b'x'*99)\n        except OSError: pass\n    return 0.")
 
 
 def test_thirty_submissions_in_five_minutes(tmp_path):
