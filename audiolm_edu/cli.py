@@ -310,7 +310,7 @@ def cmd_grade(a):
         raise AudioError(f"{seed}: holds no secret; write a line of your own into it, and keep it.")
     marks = grade(a.folder, seed.read_text(encoding='utf-8').strip(), assignments=a.assignment)
     for m in marks: print(f'{m.who:20s} {m.name} {m.points:g} of {m.most:g}  {m.note}')
-    print(write_marks(marks, a.format, Path(a.out or ('marks' if a.format=='gradescope' else 'marks.csv'))))
+    print(*write_marks(marks, a.format, a.out), sep='\n')
 
 # %% ../nbs/83_cli.ipynb #c025
 def _generation(s, out:str, seconds:float):
@@ -383,8 +383,8 @@ def _teaching(c:dict):
     c['check'].add_argument('file'); c['grade'].add_argument('folder')
     for s in (c['check'], c['grade']): s.add_argument('--assignment', help='such as a1, if the names of the files do not say it')
     c['grade'].add_argument('--seed-file', required=True, help='holds the secret')
-    c['grade'].add_argument('--format', default='csv', choices=('csv', 'gradescope'))
-    c['grade'].add_argument('-o', '--out', help='a file; for gradescope a folder, with a results.json for each submission')
+    c['grade'].add_argument('--format', default='csv', choices=('csv', 'gradescope', 'nbgrader'))
+    c['grade'].add_argument('-o', '--out', help='marks.csv, gradebook.db, or for gradescope a folder with a results.json for each submission')
 
 # %% ../nbs/83_cli.ipynb #c026s1r
 def _reading(c:dict):

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['TESTS', 'Differs', 'Broken', 'holds', 'alike', 'sounds_alike', 'within_seconds', 'Outcome', 'Check', 'Assignment',
-           'Report', 'without', 'for_students', 'first_line', 'Cell', 'cells_of', 'graded_code', 'masters',
-           'assignment', 'wrong_answers', 'released', 'as_notebook', 'release', 'recalled', 'recall']
+           'Report', 'without', 'for_students', 'first_line', 'Cell', 'cells_of', 'graded_cells', 'written',
+           'graded_code', 'masters', 'assignment', 'wrong_answers', 'released', 'as_notebook', 'release', 'recalled',
+           'recall']
 
 # %% ../nbs/90_course.ipynb #c002
 import html, json, re, signal, threading
@@ -94,11 +95,12 @@ class Check:
     "One thing that an answer must do."
     name:str
     question:str    # which function it is about
-    test:Callable   # (answer, seed); raises what is wrong
+    test:Callable   # (answer, seed, *also); raises what is wrong
     points:float=1.
     seconds:float=10.
     hints:tuple=()
     hidden:bool=False
+    also:tuple=()   # further functions that it takes
 
     def __str__(self): return f'{self.question}-{self.name}'
     @property
@@ -106,10 +108,10 @@ class Check:
 
 # %% ../nbs/90_course.ipynb #c012
 @patch
-def run(self:Check, answer, seed:int=0) -> Outcome:
+def run(self:Check, answer, seed:int=0, also=()) -> Outcome:
     "Try an answer; nothing that it does wrong comes out as an error."
     try:
-        with within_seconds(self.seconds): self.test(answer, seed)
+        with within_seconds(self.seconds): self.test(answer, seed, *also)
     except Differs as e: return Outcome(self, 'differs', str(e), e.sounds)
     except NotImplementedError: return Outcome(self, 'blank', f'{self.question} is not written yet.')
     except Broken as e: return Outcome(self, 'error', str(e))
@@ -120,14 +122,22 @@ def run(self:Check, answer, seed:int=0) -> Outcome:
 # %% ../nbs/90_course.ipynb #c014
 class Assignment:
     "Questions and their checks."
-    def __init__(self, name:str, title:str, allow:tuple=()): # `allow`: modules of the library that an answer may import
-        self.name, self.title, self.allow, self.checks, self.failures = name, title, allow, [], Counter()
+    def __init__(self, name:str, title:str,
+        allow:tuple=(),       # modules of the library that answers may import
+        more:dict|None=None,  # question -> further ones
+        by_hand:dict|None=None, # written answers -> the points that a person gives for them
+    ):
+        self.name, self.title, self.allow, self.more, self.by_hand = name, title, allow, more or {}, by_hand or {}
+        self.checks, self.failures = [], Counter()
 
-    def add(self, question:str, points:float=1., seconds:float=10., hints=(), hidden:bool=False):
+    def add(self, question:str, points:float=1., seconds:float=10., hints=(), hidden:bool=False, also=()):
         "Decorator: this function is a check."
         def kept(test):
-            self.checks.append(Check(test.__name__, question, test, points, seconds, tuple(hints), hidden)); return test
+            self.checks.append(Check(test.__name__, question, test, points, seconds, tuple(hints), hidden, tuple(also))); return test
         return kept
+
+    def allowed(self) -> dict: # question -> modules; '': where no question is asked
+        return {q: [*self.allow, *self.more.get(q, ())] for q in ('', *self.questions)}
 
     @property
     def questions(self) -> list[str]: return list(dict.fromkeys(c.question for c in self.checks))
@@ -135,10 +145,12 @@ class Assignment:
     def of(self, question:str|None=None, hidden:bool=False) -> list[Check]: # those that students see, or all
         return [c for c in self.checks if (question in (None, c.question)) and (hidden or not c.hidden)]
 
-    def check(self, question:str, answer:Callable, seed:int=0) -> 'Report':
+    def check(self, question:str, answer:Callable, *also:Callable, seed:int=0) -> 'Report': # `also`: what its checks take besides
         "Try the visible checks of a question."
         if question not in self.questions: raise AudioError(f"{question}: {self.name} asks for {', '.join(self.questions)}.")
-        found = [c.run(answer, seed) for c in self.of(question)]
+        named = {f.__name__: f for f in also}; missing = {q for c in self.of(question) for q in c.also}-named.keys()
+        if missing: raise AudioError(f"{question} is tried together with {', '.join(sorted(missing))}: hand them over too, behind it.")
+        found = [c.run(answer, seed, [named[q] for q in c.also]) for c in self.of(question)]
         for o in found: self.failures[o.check.name] += not o.passed and o.kind!='blank'
         return Report(found, {o.check.name: o.check.hints[:self.failures[o.check.name]] for o in found if not o.passed})
 
@@ -205,10 +217,17 @@ def cells_of(path) -> list[Cell]:
     try: return [Cell(c['cell_type'], ''.join(c['source'])) for c in json.loads(text)['cells']]
     except (ValueError, KeyError, TypeError): raise AudioError(f"{path}: is not a notebook.") from None
 
-def graded_code(cells:list[Cell]) -> str:
+def graded_cells(cells:list[Cell]) -> list[tuple[str,str]]: # question, or '', and code
     "What the answers of a submission are: its cells `# setup` and `# question`."
-    graded = lambda s: first_line(s, 'question') or first_line(s, 'setup')
-    return '\n\n'.join(c.source for c in cells if c.kind=='code' and graded(c.source))
+    code = [c.source for c in cells if c.kind=='code']
+    return [(first_line(s, 'question'), s) for s in code if first_line(s, 'question') or first_line(s, 'setup')]
+
+def written(cells:list[Cell]) -> dict[str,str]:
+    "What stands in the cells that begin with `<!-- answer: name -->`."
+    found = [(re.match(r'<!-- answer: (\w+) -->\s*', c.source), c.source) for c in cells if c.kind=='markdown']
+    return {m[1]: s[m.end():].strip() for m,s in found if m}
+
+def graded_code(cells:list[Cell]) -> str: return '\n\n'.join(s for _,s in graded_cells(cells))
 
 # %% ../nbs/90_course.ipynb #c024
 def masters() -> dict[str,Path]: # name: file
@@ -252,7 +271,8 @@ from audiolm_edu.course import assignment
 
 @pytest.mark.parametrize('check', assignment('{name}').of(), ids=str)
 def test_check(check):
-    found = check.run(getattr({name}, check.question, None))
+    answer, *also = (getattr({name}, q, None) for q in (check.question, *check.also))
+    found = check.run(answer, also=also)
     assert found.passed, found.text
 '''
 

@@ -1,6 +1,9 @@
 "Assignments: right answers pass, wrong ones are caught for the right reason, and hostile ones cost only themselves."
+import csv
 import io
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,8 +16,8 @@ from hypothesis import given, settings, strategies as st
 
 from audiolm_edu import cli
 from audiolm_edu.audio import AudioError
-from audiolm_edu.course import assignment, cells_of, first_line, graded_code, masters, recall, released, wrong_answers
-from audiolm_edu.grade import Submission, grade
+from audiolm_edu.course import Assignment, Broken, assignment, cells_of, first_line, graded_cells, graded_code, masters, recall, released, wrong_answers
+from audiolm_edu.grade import Mark, Submission, grade, mark, write_marks
 from audiolm_edu.worker import pack, receive, send
 
 NAMES = sorted(masters())
@@ -29,8 +32,8 @@ def test_the_solution_passes_and_the_blank_fails_only_as_unwritten(name):
     cells, checks = cells_of(masters()[name]), assignment(name).of(hidden=True)
     right, blank = functions(graded_code(cells)), functions(graded_code(released(cells)))
     for c in checks:
-        for seed in (0, 1, 77): o = c.run(right[c.question], seed); assert o.passed, (str(c), o.text)
-        o = c.run(blank[c.question]); assert o.kind=='blank', (str(c), o.text)
+        for seed in (0, 1, 77): o = c.run(right[c.question], seed, [right[q] for q in c.also]); assert o.passed, (str(c), o.text)
+        o = c.run(blank[c.question], 0, [blank[q] for q in c.also]); assert o.kind=='blank', (str(c), o.text)
         assert c.hidden or c.hints, f'{c}: no hint'
         assert c.about.endswith('.') and c.points > 0
     assert any(c.hidden for c in checks)
@@ -41,9 +44,9 @@ def test_wrong_answers_are_caught_with_the_intended_message(name):
     cells, given = cells_of(masters()[name]), assignment(name); wrong = wrong_answers(cells)
     for q in given.questions: assert sum(w[0]==q for w in wrong) >= 2, f'{q}: two wrong answers are wanted'
     for q,message,code in wrong:
-        answer = functions(graded_code(cells)+'\n\n'+code)[q]
+        names = functions(graded_code(cells)+'\n\n'+code)
         for seed in (0, 5):
-            failed = [o for o in (c.run(answer, seed) for c in given.of(q)) if not o.passed]; assert failed, (q, message)
+            failed = [o for o in (c.run(names[q], seed, [names[k] for k in c.also]) for c in given.of(q)) if not o.passed]; assert failed, (q, message)
             assert any(message in o.check.about or message in o.text for o in failed) and all(o.kind=='differs' for o in failed), (q, message, failed)
 
 
@@ -88,7 +91,9 @@ def test_thirty_submissions_in_five_minutes(tmp_path):
     for who,body in HOSTILE.items():
         hand_in(who, right+f'\n\n# question: bits_a_second\nBESIDE = {str(tmp_path/"beside")!r}\ndef bits_a_second(frames, sizes):\n    {body}\n'); wanted[who] = most-3
     for i,(q,_,code) in enumerate(wrong_answers(cells)): hand_in(f'wrong{i}', right+f'\n\n# question: {q}\n{code}\n')
-    hand_in('blank', graded_code(released(cells))); wanted['blank'] = 0.; hand_in('torn', right[:len(right)//2]+'\n(('); wanted['torn'] = 0.
+    hand_in('blank', graded_code(released(cells))); wanted['blank'] = 0.
+    first = [q for q,_ in graded_cells(cells)].index('uniform'); hand_in('torn', '\n\n'.join(s for _,s in graded_cells(cells)[:first+1])+'\n((')
+    wanted['torn'] = sum(c.points for c in assignment('a1').of('bits_a_second', hidden=True))     # a torn cell costs its own question, and what is missing
     assert len(list(subs.iterdir())) >= 30
     start = time.monotonic(); marks = {m.who: m for m in grade(subs, 'a secret', seconds=40)}; took = time.monotonic()-start
     got = {w: m.points for w,m in marks.items()}
@@ -122,6 +127,35 @@ def test_marks_on_the_command_line(tmp_path, capsys):
     assert cli.main(['release', 'a99', str(tmp_path/'r')])==2 and 'there are a1' in capsys.readouterr().err
 
 
+def test_nbgrader_takes_the_gradebook(tmp_path, monkeypatch):
+    "Marks go into a gradebook that nbgrader exports; a second time they are replaced, and what else is in it stays."
+    subs = tmp_path/'subs'; subs.mkdir(); right = graded_code(cells_of(masters()['a1'])); monkeypatch.chdir(tmp_path)
+    (subs/'ann_a1.py').write_text(right); (subs/'bob_a1.py').write_text(graded_code(released(cells_of(masters()['a1']))))
+    marks = grade(subs, 'a secret'); write_marks(marks, 'nbgrader'); marks[1].outcomes[0].kind = 'passed'; write_marks(marks[1:], 'nbgrader')
+    subprocess.run([sys.executable, '-m', 'nbgrader', 'export', '--to', 'grades.csv'], check=True, capture_output=True)
+    got = {r['student_id']: (float(r['score']), float(r['max_score'])) for r in csv.DictReader((tmp_path/'grades.csv').open())}
+    assert got=={'ann': (marks[0].most, marks[0].most), 'bob': (marks[1].outcomes[0].check.points, marks[0].most)} and not list(tmp_path.glob('*.tmp*'))
+
+
+def test_written_answers_are_put_side_by_side(tmp_path, monkeypatch):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell('<!-- answer: limits -->\nNo mark without a doubt.')])
+    nbformat.write(nb, tmp_path/'ann_demo.ipynb'); demo = Assignment('demo', 'Demo', by_hand=dict(limits=6))
+    m = mark(tmp_path/'ann_demo.ipynb', 'ann', demo, 's'); assert m.texts==dict(limits='No mark without a doubt.')
+    monkeypatch.setattr('audiolm_edu.grade.assignment', lambda name: demo)
+    out = write_marks([m, Mark('bob', 'demo', [])], 'csv', tmp_path/'m.csv'); text = out[1].read_text()
+    assert 'limits (6 points)' in text and '## ann\n\nNo mark without a doubt.' in text and '## bob\n\n*nothing*' in text
+
+
+def test_one_question_does_not_see_what_another_may_import():
+    cells = [('', 'from audiolm_edu.audio import SR'), ('f', 'from audiolm_edu.vq import nearest\ndef f(): return SR'),
+             ('g', 'def g():\n    import audiolm_edu.vq\n    return 1'), ('h', 'def h(:'), ('k', 'import audiolm_edu.vq\ndef k(): return 2')]
+    with Submission(cells, {'': ['audio', 'hub'], 'f': ['audio', 'hub', 'vq']}) as s:
+        s.start(); assert s.answer('f', 20)()==16000
+        for q,what in (('g', 'building it is the question'), ('h', 'SyntaxError'), ('k', 'building it is'), ('l', 'not defined')):
+            with pytest.raises(Broken, match=what): s.answer(q, 20)()
+        assert s.answer('f', 20)()==16000
+
+
 def test_recall_leaves_headings_and_code(tmp_path):
     path = recall('03', tmp_path); nb = nbformat.read(path, 4); nbformat.validate(nb)
     assert all(l.startswith('#') for c in nb.cells if c.cell_type=='markdown' for l in c.source.splitlines()) and any('kmeans' in c.source for c in nb.cells)
@@ -148,7 +182,7 @@ def test_tensors_cross_the_pipe(t):
 
 def test_what_an_answer_changes_is_seen_from_outside():
     code = "def f(x, y, k):\n    x += 1; y[0] = 7.; return 'done'\ndef g(x): return x+1"
-    with Submission(code) as s:
+    with Submission([('', code)]) as s:
         s.start(); x, y = torch.zeros(3), np.zeros(2); assert s.answer('f', 20)(x, y, 5)=='done'
         assert x.tolist()==[1, 1, 1] and y.tolist()==[7, 0]
         z = torch.zeros(3); assert s.answer('g', 20)(z).tolist()==[1, 1, 1] and z.tolist()==[0, 0, 0]
