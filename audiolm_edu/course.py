@@ -145,16 +145,18 @@ class Assignment:
     def of(self, question:str|None=None, hidden:bool=False) -> list[Check]: # those that students see, or all
         return [c for c in self.checks if (question in (None, c.question)) and (hidden or not c.hidden)]
 
-    def check(self, question:str, answer:Callable, *also:Callable, seed:int=0) -> 'Report': # `also`: what its checks take besides
-        "Try the visible checks of a question."
-        if question not in self.questions: raise AudioError(f"{question}: {self.name} asks for {', '.join(self.questions)}.")
-        named = {f.__name__: f for f in also}; missing = {q for c in self.of(question) for q in c.also}-named.keys()
-        if missing: raise AudioError(f"{question} is tried together with {', '.join(sorted(missing))}: hand them over too, behind it.")
-        found = [c.run(answer, seed, [named[q] for q in c.also]) for c in self.of(question)]
-        for o in found: self.failures[o.check.name] += not o.passed and o.kind!='blank'
-        return Report(found, {o.check.name: o.check.hints[:self.failures[o.check.name]] for o in found if not o.passed})
-
 # %% ../nbs/90_course.ipynb #c015
+@patch
+def check(self:Assignment, question:str, answer:Callable, *also:Callable, seed:int=0) -> 'Report': # `also`: what its checks take besides
+    "Try the visible checks of a question."
+    if question not in self.questions: raise AudioError(f"{question}: {self.name} asks for {', '.join(self.questions)}.")
+    named = {f.__name__: f for f in also}; missing = {q for c in self.of(question) for q in c.also}-named.keys()
+    if missing: raise AudioError(f"{question} is tried together with {', '.join(sorted(missing))}: hand them over too, behind it.")
+    found = [c.run(answer, seed, [named[q] for q in c.also]) for c in self.of(question)]
+    for o in found: self.failures[o.check.name] += not o.passed and o.kind!='blank'
+    return Report(found, {o.check.name: o.check.hints[:self.failures[o.check.name]] for o in found if not o.passed})
+
+# %% ../nbs/90_course.ipynb #c016
 @dataclass
 class Report:
     "What the checks of a question found, with the hints that are due."
@@ -175,7 +177,7 @@ class Report:
         heard = ''.join(still(o.sounds, o.check.about) for o in self.outcomes if o.sounds)
         return f'<pre>{html.escape(str(self))}</pre>{heard}'
 
-# %% ../nbs/90_course.ipynb #c020
+# %% ../nbs/90_course.ipynb #c021
 def without(source:str, begin:str, end:str, instead:str|None=None) -> str:
     "Lines from one that says `begin` to one that says `end` removed, or replaced by `instead` at the same indentation."
     kept, inside = [], False
@@ -192,7 +194,7 @@ def without(source:str, begin:str, end:str, instead:str|None=None) -> str:
     if inside: raise AudioError(f"{begin} has no {end} after it.")
     return '\n'.join(kept)
 
-# %% ../nbs/90_course.ipynb #c021
+# %% ../nbs/90_course.ipynb #c022
 def for_students(source:str) -> str:
     "A cell without its answer and without what is hidden."
     source = without(source, '# BEGIN SOLUTION', '# END SOLUTION', 'raise NotImplementedError')
@@ -202,7 +204,7 @@ def first_line(source:str, word:str) -> str: # what follows `word` in a comment 
     m = re.match(rf'# {word}\b[ :]*(.*)', source)
     return (m[1].strip() or word) if m else ''
 
-# %% ../nbs/90_course.ipynb #c023
+# %% ../nbs/90_course.ipynb #c024
 @dataclass
 class Cell:
     kind:str    # 'code' or 'markdown'
@@ -222,6 +224,7 @@ def graded_cells(cells:list[Cell]) -> list[tuple[str,str]]: # question, or '', a
     code = [c.source for c in cells if c.kind=='code']
     return [(first_line(s, 'question'), s) for s in code if first_line(s, 'question') or first_line(s, 'setup')]
 
+# %% ../nbs/90_course.ipynb #c025
 def written(cells:list[Cell]) -> dict[str,str]:
     "What stands in the cells that begin with `<!-- answer: name -->`."
     found = [(re.match(r'<!-- answer: (\w+) -->\s*', c.source), c.source) for c in cells if c.kind=='markdown']
@@ -229,7 +232,7 @@ def written(cells:list[Cell]) -> dict[str,str]:
 
 def graded_code(cells:list[Cell]) -> str: return '\n\n'.join(s for _,s in graded_cells(cells))
 
-# %% ../nbs/90_course.ipynb #c024
+# %% ../nbs/90_course.ipynb #c026
 def masters() -> dict[str,Path]: # name: file
     "The assignments of this package."
     from audiolm_edu.cli import notebooks_dir
@@ -246,7 +249,7 @@ def wrong_answers(cells:list[Cell]) -> list[tuple[str,str,str]]: # question, wha
     found = [(first_line(c.source, 'wrong'), c.source) for c in cells if c.kind=='code']
     return [(*(s.strip() for s in head.split(':', 1)), source) for head,source in found if head]
 
-# %% ../nbs/90_course.ipynb #c025
+# %% ../nbs/90_course.ipynb #c027
 def released(cells:list[Cell]) -> list[Cell]:
     "What students get of a master."
     ours = lambda s: first_line(s, 'wrong') or re.match(r'#\| ?(export|default_exp|hide)', s)
@@ -254,7 +257,7 @@ def released(cells:list[Cell]) -> list[Cell]:
     kept = [Cell(c.kind, code(c.source) if c.kind=='code' else c.source) for c in cells]
     return [c for c in kept if c.source.strip()]
 
-# %% ../nbs/90_course.ipynb #c026
+# %% ../nbs/90_course.ipynb #c028
 def as_notebook(cells:list[Cell]) -> str: # JSON
     code = dict(execution_count=None, outputs=[])
     cell = lambda i, c: dict(cell_type=c.kind, id=f'c{i:03d}', metadata={}, source=c.source.splitlines(keepends=True))
@@ -276,7 +279,7 @@ def test_check(check):
     assert found.passed, found.text
 '''
 
-# %% ../nbs/90_course.ipynb #c027
+# %% ../nbs/90_course.ipynb #c029
 def release(name:str, out) -> list[Path]: # the notebook; a module and its tests
     "Write what students get of an assignment into a folder."
     if name not in masters(): raise AudioError(f"{name}: there is no such assignment; there are {', '.join(masters())}.")
@@ -288,7 +291,7 @@ def release(name:str, out) -> list[Path]: # the notebook; a module and its tests
     for path,text in texts.items(): write_atomically(path, lambda p: p.write_text(text, encoding='utf-8'))
     return list(texts)
 
-# %% ../nbs/90_course.ipynb #c029
+# %% ../nbs/90_course.ipynb #c031
 def recalled(cells:list[Cell]) -> list[Cell]:
     "A notebook with nothing but headings and code."
     heads = lambda s: '\n'.join(l for l in s.splitlines() if l.startswith('#'))

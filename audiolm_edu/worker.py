@@ -132,6 +132,7 @@ def read_cells(cells:list, allowed:Allowed) -> tuple[dict,dict]: # (question or 
         except BaseException as e: trouble[question] = e
     return names, trouble
 
+# %% ../nbs/90b_worker.ipynb #c014
 def serve(read, write):
     "Until the other side hangs up."
     import numpy, torch, safetensors.torch                        # while they can still be loaded
@@ -151,7 +152,7 @@ def serve(read, write):
         except NameError as e: send(write, _said(trouble.get('', e)))   # what a `# setup` did not bring about
         except BaseException as e: send(write, _said(e))
 
-# %% ../nbs/90b_worker.ipynb #c014
+# %% ../nbs/90b_worker.ipynb #c015
 if __name__=='__main__':
     pipes = os.fdopen(os.dup(0), 'rb'), os.fdopen(os.dup(1), 'wb')
     null = os.open(os.devnull, os.O_RDWR)
