@@ -17,7 +17,7 @@ setup(
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     packages=[*find_packages(include=['audiolm_edu*']), 'audiolm_edu.notebooks'],
     package_dir={'audiolm_edu.notebooks': 'nbs'},       # the wheel carries the notebooks for reading
-    package_data={'audiolm_edu': ['clips/**/*', 'weights/**/*', 'plans/*', 'pairs/*', 'ablations/*', 'steinway/*', 'js/*', 'gpu.json', 'assignments/*.json'], 'audiolm_edu.notebooks': ['*.ipynb', 'assignments/*.ipynb']},
+    package_data={'audiolm_edu': ['clips/**/*', 'weights/**/*', 'plans/*', 'pairs/*', 'ablations/*', 'steinway/*', 'js/*', 'gpu.json', 'assignments/*.npz'], 'audiolm_edu.notebooks': ['*.ipynb', 'assignments/*.ipynb']},
     exclude_package_data={'audiolm_edu': ['weights/piano-baselines/*']},   # for comparison only; in the repository
     install_requires=lines('requirements'),
     extras_require={extra: lines(f'{extra}_requirements') for extra in ('dev', 'course', 'eval', 'bench')},

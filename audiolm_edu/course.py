@@ -43,7 +43,7 @@ def alike(
 ):
     "Raise `Differs` unless `got` has the shape of `want`, and its numbers."
     holds(got is not None, f'{what}: nothing came back. Is there a `return`?')
-    kinds = Tensor, np.ndarray, int, float
+    kinds = Tensor, np.ndarray, np.number, int, float
     holds(isinstance(got, kinds), f'{what}: a {type(got).__name__} came, numbers were wanted.')
     g, w = (torch.as_tensor(v, dtype=torch.float64) for v in (got, want))
     holds(g.shape==w.shape, f'{what}: shape {tuple(g.shape)} came, {tuple(w.shape)} was wanted.')

@@ -59,7 +59,7 @@ def more_levels_than_frames(f, seed, delayed):
     Q = 3+seed%6; y = torch.arange(2*Q).reshape(2,Q); alike(f(delayed(y, 0)), y, 'undelayed')
 # END HIDDEN
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c019
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c015
 KEPT = torch.tensor([[.7, .1, .1, .1]]).log(), torch.tensor([[.5, .25, .125, .0625, .0625]]).log()
 def which(got): return sorted(got[0].isfinite().nonzero()[:,0].tolist())
 
@@ -81,7 +81,7 @@ def enough_is_kept(f, seed):
     last = far.masked_fill(~kept, -1).argmax(-1); less = has-p.gather(1, last[:,None])[:,0]
     holds(bool((less < .6).all()), f'without its least typical token a row still has {less.max():.3f} of .6: too many were kept')
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c020
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c016
 @assignment.add('typical', hints=['`masked_fill` changes only what is masked.'])
 def the_rest_is_untouched(f, seed):
     "Logits that are kept are as they were, and a mass of 1 keeps all."
@@ -89,7 +89,7 @@ def the_rest_is_untouched(f, seed):
     alike(torch.where(kept, got, x), x, 'kept logits'); holds(bool(kept.any(-1).all()), 'a row has no token left')
     alike(f(x, 1.), x, 'a mass of 1')
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c021
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c017
 # BEGIN HIDDEN
 @assignment.add('typical', hidden=True)
 def nearest_first(f, seed):
@@ -107,7 +107,7 @@ def impossible_before(f, seed):
     holds(not bool(got[:,seed%20].isfinite().any()), 'a token became possible')
 # END HIDDEN
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c027
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c021
 @assignment.add('steered', hints=['With g = 1 nothing is left of `untold`.'])
 def one_is_told(f, seed):
     "With guide 1 and least 0 it is what was told."
@@ -126,7 +126,7 @@ def row_by_row(f, seed):
     a = draw(seed, 5, 12)+torch.arange(5.)[:,None]*20; got = f(a, draw(seed+1, 5, 12), 3., 1.)
     alike(got.isfinite().sum(-1), torch.ones(5), 'tokens left in each row'); alike(got.argmax(-1), a.argmax(-1), 'the token left')
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c028
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c022
 # BEGIN HIDDEN
 @assignment.add('steered', hidden=True)
 def any_shift(f, seed):
@@ -138,7 +138,7 @@ def any_shift(f, seed):
     p = a.softmax(-1); holds(torch.equal(kept, p >= .05*p.amax(-1, keepdim=True)), 'the tokens kept are not the plausible ones')
 # END HIDDEN
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c035
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c027
 @lru_cache
 def _stage1():
     from audiolm_edu.hub import load_model, locate
@@ -153,7 +153,7 @@ def _prompt(k:int=0): # (T,) semantic tokens, (S,) sound
     paths = [prompt_path(), *(c.path for c in clips('speech') if c.seconds > 2)]; x = load_audio(paths[k])[:2*SR]
     return load_model(SemanticTokenizer, locate('speech'), 'semantic').eval().encode(x[None])[0], x
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c036
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c028
 @torch.inference_mode()
 def _allowed(z, new): # (T,), (n,) -> (n,) is each one typical of what is plausible?
     ask = lambda y, n: _stage1().logits(None, None, torch.cat([y, new])[None,:,None])[0,-n:,0]
@@ -163,7 +163,7 @@ def _allowed(z, new): # (T,), (n,) -> (n,) is each one typical of what is plausi
     far = (-logp-H).abs(); mine = far.gather(1, new[:,None])
     return (p*(far < mine-1e-3)).sum(-1) < .8+1e-3
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c037
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c029
 @assignment.add('planned', seconds=20, hints=['`lm.sequence(None, z[None,:,None])` is what the model reads.',
                                               'A code c stands at `c+lm.config.condition+1` in the vocabulary.'])
 def a_plan(f, seed):
@@ -187,7 +187,7 @@ def by_the_rule(f, seed):
     bad = (~ok).nonzero()[:,0].tolist()
     holds(not bad, f'{len(bad)} of {len(new)} tokens are not allowed, the first ones at frames {bad[:5]}')
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c038
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c030
 # BEGIN HIDDEN
 @assignment.add('planned', points=2, seconds=60, hidden=True)
 def any_prompt(f, seed):
@@ -198,7 +198,7 @@ def any_prompt(f, seed):
     holds(max(len(p.unique()) for p in plans) > 8, 'none of four plans has more than eight different tokens')
 # END HIDDEN
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c047
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c037
 @lru_cache
 def _heard():
     from audiolm_edu.codec import Codec
@@ -215,7 +215,7 @@ def begins_with_the_prompt(f, seed):
     codec, n = _heard()[0], 24_000; wanted = codec.decode(codec.encode(x[None])[:,:,:12])[0].clamp(-1, 1)
     sounds_alike(y[:n], wanted[:n], 'the prompt', .02)
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c048
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c038
 @assignment.add('continued', points=3, seconds=60, also=['planned'], hints=['Stage 2 wants the plan of prompt AND continuation.',
                                                 'Did all 12 levels reach the codec?', 'Which seed does `planned` get?'])
 def says_its_plan(f, seed, planned):
@@ -225,7 +225,7 @@ def says_its_plan(f, seed, planned):
     alike(len(said), 75, 'frames'); same = (said==plan).double().mean().item()
     holds(same >= .4, f'{same:.0%} of the frames say what was planned; at least 40% were wanted.')
 
-# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c049
+# %% ../../nbs/assignments/a4_a_rule_of_your_own.ipynb #c039
 # BEGIN HIDDEN
 @assignment.add('continued', points=2, seconds=90, hidden=True)
 def another_voice(f, seed):
