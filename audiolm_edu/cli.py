@@ -384,7 +384,7 @@ def _teaching(c:dict):
     for s in (c['check'], c['grade']): s.add_argument('--assignment', help='such as a1, if the names of the files do not say it')
     c['grade'].add_argument('--seed-file', required=True, help='holds the secret')
     c['grade'].add_argument('--format', default='csv', choices=('csv', 'gradescope', 'nbgrader'))
-    c['grade'].add_argument('-o', '--out', help='marks.csv, gradebook.db, or for gradescope a folder with a results.json for each submission')
+    c['grade'].add_argument('-o', '--out', help='marks.csv, gradebook.db, or a folder with results.json for gradescope')
 
 # %% ../nbs/83_cli.ipynb #c026s1r
 def _reading(c:dict):

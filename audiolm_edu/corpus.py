@@ -51,12 +51,15 @@ SUFFIXES = ('.wav', '.flac', '.ogg', '.opus', '.mp3')
 
 def _from_table(root:Path, table:Path) -> list[Clip]:
     "Clips listed in a CSV file."
-    with table.open(newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
+    try:
+        with table.open(newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
+    except (OSError, UnicodeDecodeError, csv.Error) as e: raise AudioError(f"{table}: cannot be read as a table ({e}).") from None
     if not rows or not {'path','speaker','seconds'} <= rows[0].keys():
         raise AudioError(f"{table}: needs the columns path, speaker and seconds.")
     text = lambda r: r.get('text') or r.get('transcript') or ''
     kind = lambda r: r.get('kind') or 'speech'
-    return [Clip(root/r['path'], r['speaker'], float(r['seconds']), text(r), kind(r)) for r in rows]
+    try: return [Clip(root/r['path'], r['speaker'], float(r['seconds']), text(r), kind(r)) for r in rows]
+    except (TypeError, ValueError) as e: raise AudioError(f"{table}: a row is not whole ({e}).") from None
 
 # %% ../nbs/02_corpus.ipynb #c010
 def read_folder(

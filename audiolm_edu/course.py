@@ -301,7 +301,7 @@ def recalled(cells:list[Cell]) -> list[Cell]:
 def recall(number:str, out='.') -> Path:
     "Write the notebook that begins with `number`, without its prose, into a folder."
     from audiolm_edu.cli import notebooks_dir
-    found = sorted(notebooks_dir().glob(f'{number}_*.ipynb'))
+    found = sorted(p for p in notebooks_dir().glob('*.ipynb') if p.stem.split('_')[0]==number)
     if not found: raise AudioError(f"{number}: no notebook begins with it.")
     path = Path(out)/f'recall_{found[0].name}'
     if path.exists(): raise AudioError(f"{path}: is there already.")

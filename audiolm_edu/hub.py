@@ -72,6 +72,19 @@ def locate(
                      "or give a folder.")
 
 # %% ../nbs/82_hub.ipynb #c010
+def _numbers(v): # of a configuration, whatever it holds
+    if isinstance(v, dict): v = list(v.values())
+    return [n for x in v for n in _numbers(x)] if isinstance(v, (list, tuple)) else [v] if isinstance(v, (int, float)) else []
+
+def _built(cls, config:dict, table:dict): # ValueError, before memory is taken, if the tensors of `table` do not fit
+    most = max(2**16, sum(v.numel() for v in table.values()))
+    if any(not abs(n) <= most for n in _numbers(config)): raise ValueError('the configuration asks for more than the file holds')
+    with torch.device('meta'): wanted = {k: v.shape for k,v in cls(cls.Config(**config)).state_dict().items()}   # shapes without memory
+    wrong = sorted({k for k in wanted.keys()|table.keys() if k not in table or wanted.get(k)!=table[k].shape})
+    if wrong: raise ValueError(f'{wrong[0]} is missing, unknown or of another shape')
+    return cls(cls.Config(**config))
+
+# %% ../nbs/82_hub.ipynb #c010s1
 def load_model(
     cls,       # model class; `cls.Config` is the dataclass its constructor takes
     name,      # see `locate`
@@ -83,9 +96,9 @@ def load_model(
         if not p.exists(): raise ModelError(f"{folder}: {p.name} is missing.")
     try:
         config = json.loads(table.read_text())['config']
-        model = cls(cls.Config(**config))
-        model.load_state_dict(_widen(load_file(weights)))
-    except (KeyError, TypeError, ValueError, RuntimeError, SafetensorError) as e:
+        filled = _widen(load_file(weights)); model = _built(cls, config, filled)
+        model.load_state_dict(filled)
+    except (LookupError, TypeError, ValueError, RuntimeError, ArithmeticError, AttributeError, AssertionError, SafetensorError) as e:
         why = str(e).splitlines()[0][:200]
         raise ModelError(f"{weights}: does not fit {cls.__name__} ({why}).") from None
     return model.eval()

@@ -69,7 +69,7 @@ def pedalled(
 def read_midi(path) -> list[Note]: # in order
     "The notes of a MIDI file, with the pedal."
     try: return pedalled(*_strikes(path))
-    except (OSError, EOFError, ValueError, KeyError, IndexError) as e: raise AudioError(
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError) as e: raise AudioError(
         f"{path}: could not be read as a MIDI file ({type(e).__name__}: {e}).") from None
 
 def write_midi(notes:list[Note], path):

@@ -27,10 +27,12 @@ from .hub import ModelError
 from .widgets import Deck, _source, still
 
 # %% ../nbs/81_studio.ipynb #c007
+def _as_bytes(v, _): return bytes(v) if isinstance(v, (bytes, bytearray, memoryview)) else v   # a browser sends a view of memory
+
 class Recorder(anywidget.AnyWidget):
     "A button that records from the microphone."
     _esm, _css = _source('recorder.js'), _source('deck.css')
-    samples = t.Bytes().tag(sync=True, from_json=lambda v,_: bytes(v))   # 16 bits each; a browser sends a view of memory
+    samples = t.Bytes().tag(sync=True, from_json=_as_bytes)   # 16 bits each
     rate = t.Int(SR).tag(sync=True)            # of them a second
     longest = t.Float(10.).tag(sync=True)      # seconds after which it stops by itself
     recording = t.Bool(False).tag(sync=True)

@@ -122,8 +122,10 @@ def _read_shard(index:Path) -> tuple[list,list]: # its .json -> tables (T,1+Q), 
     data = index.with_suffix('.i16')
     try:
         d = json.loads(index.read_text()); lengths = [c['frames'] for c in d['clips']]
+        if not all(isinstance(c[k], str) for c in d['clips'] for k in ('speaker', 'path')): raise ValueError('a clip has no name')
+        if min(lengths) < 0: raise ValueError('a clip has less than no frames')
         table = np.memmap(data, np.int16, 'r').reshape(sum(lengths), d['levels']+1)
-    except (OSError, ValueError, KeyError, TypeError) as e: raise AudioError(
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as e: raise AudioError(
         f"{data}: the shard does not fit its index ({e}); delete both and tokenize again."
         ) from None
     return np.split(table, np.cumsum(lengths)[:-1]), d['clips']

@@ -124,7 +124,7 @@ def test_marks_on_the_command_line(tmp_path, capsys):
     assert result['score']==0 and {t['visibility'] for t in result['tests']}=={'visible', 'after_published'}
     capsys.readouterr(); assert run(tmp_path/'none')==2 and 'secret' in capsys.readouterr().err
     assert cli.main(['grade', str(tmp_path/'g'), '--seed-file', str(seed)])==2 and 'alice/a1' in capsys.readouterr().err
-    assert cli.main(['release', 'a99', str(tmp_path/'r')])==2 and 'there are a1' in capsys.readouterr().err
+    assert cli.main(['release', 'a99', str(tmp_path/'r')])==2 and 'there are a0' in capsys.readouterr().err
 
 
 def test_nbgrader_takes_the_gradebook(tmp_path, monkeypatch):
