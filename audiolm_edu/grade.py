@@ -65,26 +65,35 @@ def start(self:Submission, within:float=60.):
 
 # %% ../nbs/91_grade.ipynb #c007
 class _Patient:
-    "Reads from a pipe until a moment, and no longer."
-    def __init__(self, pipe, within:float): self.fd, self.end = pipe.fileno(), time.monotonic()+within
+    "Speaks with a process until a moment, and no longer."
+    def __init__(self, process, within:float):
+        self.into, self.out, self.end = process.stdin.fileno(), process.stdout.fileno(), time.monotonic()+within
+
+    def wait(self, read=(), write=()):
+        if not any(select.select(read, write, [], max(0, self.end-time.monotonic()))[:2]): raise TimeoutError
+
+    def write(self, data:bytes):
+        for a in range(0, len(data), 4096): self.wait(write=[self.into]); os.write(self.into, data[a:a+4096])  # what a pipe takes at once
+    def flush(self): pass
+
     def read(self, n:int) -> bytes:
         got = bytearray()
         while len(got) < n:
-            if not select.select([self.fd], [], [], max(0, self.end-time.monotonic()))[0]: raise TimeoutError
-            more = os.read(self.fd, min(n-len(got), 2**20))
+            self.wait(read=[self.out]); more = os.read(self.out, min(n-len(got), 2**20))
             if not more: raise EOFError
             got += more
         return bytes(got)
 
+# %% ../nbs/91_grade.ipynb #c008
 @patch
 def talk(self:Submission, message:dict, values=(), within:float=10.):
     "Say something, and what the answer is; Broken, if there is none."
-    try: send(self.process.stdin, message, values); return receive(_Patient(self.process.stdout, within))
+    try: line = _Patient(self.process, within); send(line, message, values); return receive(line)
     except TimeoutError: self.stop(); raise
     except Exception:                            # whatever came, it was no answer
         self.stop(); raise Broken('the process ended: too much memory or processor time, or it ended itself') from None
 
-# %% ../nbs/91_grade.ipynb #c008
+# %% ../nbs/91_grade.ipynb #c009
 @patch
 def answer(self:Submission, question:str, within:float): # a function like the student's own
     def call(*args, **named):
@@ -96,7 +105,7 @@ def answer(self:Submission, question:str, within:float): # a function like the s
         return values[0]
     return call
 
-# %% ../nbs/91_grade.ipynb #c010
+# %% ../nbs/91_grade.ipynb #c011
 @dataclass
 class Mark:
     "What was found in one submission."
@@ -112,7 +121,7 @@ class Mark:
     @property
     def most(self) -> float: return sum(o.check.points for o in self.outcomes)
 
-# %% ../nbs/91_grade.ipynb #c011
+# %% ../nbs/91_grade.ipynb #c012
 def seed_of(secret:str, check) -> int:
     return int.from_bytes(hashlib.sha256(f'{secret}/{check}'.encode()).digest()[:4], 'big')
 
@@ -133,7 +142,7 @@ def mark(path:Path, who:str, given:Assignment, secret:str, **limits) -> Mark:
         walls = tuple(s.walls)
     return Mark(who, given.name, outcomes, '; '.join(dict.fromkeys(notes)), walls, written(all))
 
-# %% ../nbs/91_grade.ipynb #c013
+# %% ../nbs/91_grade.ipynb #c014
 NAMED = r'(?:^|[_-])(a\d+)(?=[_.-]|$)'
 
 def named(path:Path) -> str: # such as a1
@@ -154,7 +163,7 @@ def submissions(folder, of:str|None=None) -> list[tuple[Path,str,str]]: # file, 
     if found: return found
     raise AudioError(f"{folder}: holds no file that is named after an assignment, such as alice/a1.ipynb.")
 
-# %% ../nbs/91_grade.ipynb #c014
+# %% ../nbs/91_grade.ipynb #c015
 def try_out(path:Path, given:Assignment) -> list[Outcome]:
     "The visible checks of a file, in a process of its own."
     with Submission(graded_cells(cells_of(path)), given.allowed(), **_time(given)) as s:
@@ -167,7 +176,7 @@ def grade(folder, secret:str, workers:int=2, assignments:str|None=None, **limits
     with ThreadPoolExecutor(workers) as pool:
         return list(tqdm(pool.map(lambda t: mark(*t, secret, **limits), todo), total=len(todo), desc='grade'))
 
-# %% ../nbs/91_grade.ipynb #c016
+# %% ../nbs/91_grade.ipynb #c017
 def as_csv(marks:list[Mark], path:Path):
     columns = ['who', 'assignment', 'points', 'of', 'note', *dict.fromkeys(str(o.check) for m in marks for o in m.outcomes)]
     def write(p):
@@ -185,7 +194,7 @@ def gradescope(m:Mark) -> dict: # results.json
         dict(name=o.check.about, score=o.points, max_score=o.check.points, number=str(o.check), status='passed' if o.passed else 'failed',
              output=o.text, visibility=seen(o)) for o in m.outcomes])
 
-# %% ../nbs/91_grade.ipynb #c017
+# %% ../nbs/91_grade.ipynb #c018
 def _grade_cells(book, m:Mark): # of nbgrader
     book.update_or_create_assignment(m.name); book.update_or_create_notebook(m.name, m.name)
     for o in m.outcomes: book.update_or_create_grade_cell(str(o.check), m.name, m.name, max_score=o.check.points, cell_type='code')
@@ -207,7 +216,7 @@ def as_gradebook(marks:list[Mark], path:Path):
             book.db.commit()
     write_atomically(path, write)
 
-# %% ../nbs/91_grade.ipynb #c019
+# %% ../nbs/91_grade.ipynb #c020
 def for_readers(marks:list[Mark]) -> str: # Markdown
     "All written answers."
     parts = [(m.name, k, m.who, m.texts.get(k) or '*nothing*') for m in marks for k in assignment(m.name).by_hand]
@@ -216,7 +225,7 @@ def for_readers(marks:list[Mark]) -> str: # Markdown
     return '\n\n'.join('\n\n'.join([f'# {name} · {k} ({most(name, k):g} points)',
                                      *(f'## {who}\n\n{text}' for n,q,who,text in parts if (n,q)==(name,k))]) for name,k in heads)
 
-# %% ../nbs/91_grade.ipynb #c020
+# %% ../nbs/91_grade.ipynb #c021
 OUT = dict(csv='marks.csv', gradescope='marks', nbgrader='gradebook.db')
 
 def _results(m:Mark, out:Path):

@@ -28,8 +28,8 @@ from .tokens import pad_right
 from .transformer import LMConfig, TokenLM
 
 # %% ../nbs/18c_piano_models.ipynb #c004
-PIANO_CODEC = CodecConfig(width=192, encoder=(2,2), decoder=(3,3), latent=64, levels=3, codes=8192, mels=160,
-                          n_fft=1920, floor=8e-4, iterations=32, memory=.8, paths=4)
+PIANO_CODEC = CodecConfig(width=192, encoder=(2,2), decoder=(6,6), latent=64, levels=3, codes=8192, mels=160,
+                          n_fft=1920, floor=8e-4, iterations=64, memory=.8, paths=4)
 PIANO_SEMANTIC = SemanticConfig(width=144, layers=5, layer=2, mels=128, n_fft=1920, voice=0, relative=False)
 FRAMES, SHOWN = 350, 100   # what a stage sees at once, 14 s, of which at most 4 s are there already
 PIANO_MANNER = dict(temperature=(1.,.7,.7), guide=2., hold=5.)   # how it is drawn from; see `MANNER`

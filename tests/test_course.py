@@ -156,6 +156,19 @@ def test_one_question_does_not_see_what_another_may_import():
         assert s.answer('f', 20)()==16000
 
 
+def test_who_does_not_listen_is_not_waited_for():
+    deaf = """import io, os, sys, time
+said = io.BytesIO(); sys.modules['__main__'].send(said, dict(walls=[]))
+for fd in range(3, 40):
+    try: os.write(fd, said.getvalue())
+    except OSError: pass
+time.sleep(600)"""
+    with Submission([('', deaf)]) as s:
+        s.start(); start = time.monotonic()
+        with pytest.raises(TimeoutError): s.answer('f', 2)(torch.zeros(5_000_000))
+        assert time.monotonic()-start < 20
+
+
 def test_recall_leaves_headings_and_code(tmp_path):
     path = recall('03', tmp_path); nb = nbformat.read(path, 4); nbformat.validate(nb)
     assert all(l.startswith('#') for c in nb.cells if c.cell_type=='markdown' for l in c.source.splitlines()) and any('kmeans' in c.source for c in nb.cells)
