@@ -85,7 +85,7 @@ def load_audio(
     if _cut_short(path.read_bytes()):
         raise AudioError(f"{path}: the file is cut short; copy it again.")
     if not (np.abs(x) < 1e12).all():             # also where it is not a number
-        raise AudioError(f"{path}: it holds values that are no sound (NaN, infinite, or beyond 1e12).")
+        raise AudioError(f"{path}: it holds values that are not numbers, or no sound (NaN, infinite, beyond 1e12).")
     if len(x)==0 or seconds < min_seconds:
         raise AudioError(f"{path}: it lasts {seconds:.2f} s, at least {least:g} s are needed.")
     return resample(torch.from_numpy(x.mean(1)), rate, sr)

@@ -1,4 +1,4 @@
-"""Twelve thousand malformed inputs at every door: none ends the process, is taken for something else than bad input,
+"""Fourteen thousand malformed inputs at every door: none ends the process, is taken for something else than bad input,
 writes where it should not, or is kept in memory."""
 import json
 import os
