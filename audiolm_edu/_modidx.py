@@ -994,6 +994,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'audiolm_edu.course.graded_cells': ('course.html#graded_cells', 'audiolm_edu/course.py'),
                                     'audiolm_edu.course.graded_code': ('course.html#graded_code', 'audiolm_edu/course.py'),
                                     'audiolm_edu.course.holds': ('course.html#holds', 'audiolm_edu/course.py'),
+                                    'audiolm_edu.course.master': ('course.html#master', 'audiolm_edu/course.py'),
                                     'audiolm_edu.course.masters': ('course.html#masters', 'audiolm_edu/course.py'),
                                     'audiolm_edu.course.recall': ('course.html#recall', 'audiolm_edu/course.py'),
                                     'audiolm_edu.course.recalled': ('course.html#recalled', 'audiolm_edu/course.py'),

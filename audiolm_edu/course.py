@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['TESTS', 'Differs', 'Broken', 'holds', 'alike', 'sounds_alike', 'within_seconds', 'Outcome', 'Check', 'Assignment',
            'Report', 'without', 'for_students', 'first_line', 'Cell', 'cells_of', 'graded_cells', 'written',
-           'graded_code', 'masters', 'assignment', 'wrong_answers', 'released', 'as_notebook', 'release', 'recalled',
-           'recall']
+           'graded_code', 'masters', 'master', 'assignment', 'wrong_answers', 'released', 'as_notebook', 'release',
+           'recalled', 'recall']
 
 # %% ../nbs/90_course.ipynb #c002
 import html, json, re, signal, threading
@@ -238,10 +238,15 @@ def masters() -> dict[str,Path]: # name: file
     from audiolm_edu.cli import notebooks_dir
     return {p.stem.split('_')[0]: p for p in sorted((notebooks_dir()/'assignments').glob('a*.ipynb'))}
 
-def assignment(name:str) -> Assignment:
+def master(name:str) -> Path:
     "By its name, such as a1."
+    found = masters()
+    if name in found: return found[name]
+    raise AudioError(f"{name}: there is no such assignment; there are {', '.join(found)}.")
+
+def assignment(name:str) -> Assignment:
     from importlib import import_module
-    if name not in masters(): raise AudioError(f"{name}: there is no such assignment; there are {', '.join(masters())}.")
+    master(name)   # or a sentence
     return import_module(f'audiolm_edu.assignments.{name}').assignment
 
 def wrong_answers(cells:list[Cell]) -> list[tuple[str,str,str]]: # question, what its check must say, code
@@ -282,9 +287,9 @@ def test_check(check):
 # %% ../nbs/90_course.ipynb #c029
 def release(name:str, out) -> list[Path]: # the notebook; a module and its tests
     "Write what students get of an assignment into a folder."
-    if name not in masters(): raise AudioError(f"{name}: there is no such assignment; there are {', '.join(masters())}.")
-    out, cells = Path(out), released(cells_of(masters()[name])); out.mkdir(parents=True, exist_ok=True)
-    texts = {masters()[name].name: as_notebook(cells), f'{name}.py': graded_code(cells)+'\n', f'test_{name}.py': TESTS.format(name=name)}
+    path, out = master(name), Path(out)
+    cells = released(cells_of(path)); out.mkdir(parents=True, exist_ok=True)
+    texts = {path.name: as_notebook(cells), f'{name}.py': graded_code(cells)+'\n', f'test_{name}.py': TESTS.format(name=name)}
     texts = {out/k: v for k,v in texts.items()}
     there = [p for p in texts if p.exists()]
     if there: raise AudioError(f"{there[0]}: is there already; choose another folder, so that nobody's work is lost.")

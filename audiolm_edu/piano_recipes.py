@@ -61,6 +61,7 @@ def attacks_and_partials(true:Tensor, made:Tensor, floor:float) -> Tensor: # (B,
     return .5*both(off[:,4:]-off[:,:-4]).mean()+.7*(loud/loud.mean()*both(off)).mean()
 
 class Attacks:
+    "Adds to the losses of a game."
     def spectra(self, x, z):
         true, made, loss = super().spectra(x, z)
         return true, made, loss+attacks_and_partials(true, made, self.codec.config.floor)

@@ -134,7 +134,7 @@ def test_nbgrader_takes_the_gradebook(tmp_path, monkeypatch):
     marks = grade(subs, 'a secret'); write_marks(marks, 'nbgrader'); marks[1].outcomes[0].kind = 'passed'; write_marks(marks[1:], 'nbgrader')
     subprocess.run([sys.executable, '-m', 'nbgrader', 'export', '--to', 'grades.csv'], check=True, capture_output=True)
     got = {r['student_id']: (float(r['score']), float(r['max_score'])) for r in csv.DictReader((tmp_path/'grades.csv').open())}
-    assert got=={'ann': (marks[0].most, marks[0].most), 'bob': (marks[1].outcomes[0].check.points, marks[0].most)} and not list(tmp_path.glob('*.tmp*'))
+    assert got=={'ann': (marks[0].most, marks[0].most), 'bob': (marks[1].outcomes[0].check.points, marks[0].most)} and not list(tmp_path.glob('.gradebook*'))
 
 
 def test_written_answers_are_put_side_by_side(tmp_path, monkeypatch):
