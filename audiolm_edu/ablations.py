@@ -96,7 +96,7 @@ def other_tokenizer(name:str, job:Job, rows) -> Tokenizer:
 def tokens_of(name:str, job:Job) -> tuple[TokenStore,Tensor]: # and the centres (K,D)
     "The recordings as tokens, made once for each tokenizer."
     codec, folder = job.part(Codec, 'codec'), job.work/'ablations'/(name or 'own')
-    store = job.open(); use = to_train_on(store).nonzero()[0]
+    store = job.open(); use = to_train_on(job).nonzero()[0]
     t = other_tokenizer(name, job, use[::2]) if name else job.part(SemanticTokenizer, 'semantic')
     return tokenize_corpus(store, codec, t, folder).only(lambda c: job.spoken(c['path'])), t.centroids
 
@@ -142,7 +142,7 @@ CODECS = {'residual, 25 x 4 codes': CodecConfig(width=128, encoder=(1,1), decode
 def trained_codec(c:CodecConfig, job:Job, steps:int=2000) -> Codec:
     "A small codec, trained on spectra."
     store = job.open(); torch.manual_seed(0); codec = Codec(c)
-    crops = Crops(store, 16, SR, to_train_on(store), gain_db=9, seed=2)
+    crops = Crops(store, 16, SR, to_train_on(job), gain_db=9, seed=2)
     start = torch.cat([crops(10**6+i) for i in range(30)])
     codec.fit_transform(start).fit_codebooks(start)
     fit(Trainer(SpectrumGame(codec).players, crops, job.work/'ablations'/f'codec {c.levels}', job.steps(steps),

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SUFFIXES', 'PARTS', 'MUSIC', 'SHIPPED', 'signed', 'cmd_continue', 'cmd_generate', 'cmd_detect', 'cmd_watermark',
            'cmd_tokens', 'cmd_tokenize', 'cmd_train', 'cmd_evaluate', 'cmd_ablate', 'cmd_decode', 'notebooks_dir',
-           'copy_notebooks', 'cmd_notebooks', 'cmd_studio', 'checks', 'cmd_doctor', 'cmd_release', 'cmd_recall',
-           'cmd_check', 'cmd_grade', 'parser', 'run_command', 'main']
+           'copy_notebooks', 'cmd_notebooks', 'cmd_studio', 'checks', 'cmd_doctor', 'cmd_card', 'cmd_push', 'cmd_pull',
+           'cmd_release', 'cmd_recall', 'cmd_check', 'cmd_grade', 'parser', 'run_command', 'main']
 
 # %% ../nbs/83_cli.ipynb #c002
 import argparse, os, subprocess, sys, time
@@ -16,7 +16,8 @@ from pathlib import Path
 
 from .audio import AudioError, load_audio, save_audio
 from .corpus import prompt_path
-from .hub import ModelError, weights_hash, write_atomically
+from .cards import card, push, told_origin
+from .hub import ModelError, locate, origin, pull, verify, weights_hash, write_atomically
 
 # %% ../nbs/83_cli.ipynb #c005
 SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3')
@@ -40,16 +41,16 @@ def signed(
 )->tuple:           # sound (S,), what its file says of its origin
     "A take as it is written to a file."
     message = _message(take, mark)
-    origin = f"synthetic, audiolm-edu {version('audiolm-edu')}, seed {take.seed}, weights {take.weights}, watermark {message}"
-    if not mark: return take.audio, origin
+    told = origin('synthetic', seed=take.seed, weights=take.weights, watermark=message)
+    if not mark: return take.audio, told
     from audiolm_edu.watermark import Watermark
-    return Watermark.from_pretrained().embed(take.audio, int(message, 16), take.prompt_frames/25), origin
+    return Watermark.from_pretrained().embed(take.audio, int(message, 16), take.prompt_frames/25), told
 
 def _save(take, out:Path, took:float, mark:bool):
     "Write a take with its origin in the metadata, and say what it is."
     old = take.prompt_frames/25; new = take.seconds-old
-    audio, origin = signed(take, mark)
-    save_audio(out, audio, comment=origin)
+    audio, told = signed(take, mark)
+    save_audio(out, audio, comment=told)
     print(f"{out}: {take.seconds:.2f} s ({old:.2f} s prompt + {new:.2f} s new)")
     print(f"real-time factor {took/new:.2f} (generation {took:.1f} s)")
     where = f"in the new part, from {old:.2f} s on (--no-watermark leaves it out)" if mark else ''
@@ -80,10 +81,12 @@ def _each(paths:list, f) -> tuple[list,list]:
     "What `f` makes of every file that can be read; complaints about the others."
     got, wrong = [], []
     for p in paths:
-        try: got.append((p, f(load_audio(p, max_seconds=4*3600))))
-        except AudioError as e: wrong.append(str(e)); continue
+        try: got.append((p, f(p)))
+        except (AudioError, ModelError) as e: wrong.append(str(e)); continue
         print(f"{p}: {got[-1][1]}")
     return got, wrong
+
+def _heard(f): return lambda path: f(load_audio(path, max_seconds=4*3600))
 
 def _status(wrong:list, found:bool, unknown:bool=False) -> int:
     if wrong: raise AudioError(' '.join(wrong))
@@ -94,17 +97,23 @@ def cmd_detect(a):
     from audiolm_edu.detector import Detector, plot_verdicts
     if a.plot and Path(a.plot).suffix != '.png': raise AudioError(f"{a.plot}: the plot is a .png.")
     if a.plot and not Path(a.plot).parent.is_dir(): raise AudioError(f"{a.plot}: there is no folder {Path(a.plot).parent}.")
-    got, wrong = _each(a.files, Detector.from_pretrained().judge)
-    if a.plot and got: write_atomically(Path(a.plot), lambda p: plot_verdicts(dict(got)).savefig(p, format='png'))
+    got, wrong = _each(a.files, _heard(Detector.from_pretrained().judge))
+    told = dict(Description=origin('verdicts', weights=weights_hash('detector')))
+    if a.plot and got: write_atomically(Path(a.plot), lambda p: plot_verdicts(dict(got)).savefig(p, format='png', metadata=told))
     return _status(wrong, any(v.probability > .5 and v.known for _,v in got), not all(v.known for _,v in got))
 
 # %% ../nbs/83_cli.ipynb #c009w2
+def _before(source) -> str:
+    "What a file was made of, if that says so itself."
+    told = told_origin(source)
+    return f'; of: {told}' if told else ''
+
 def cmd_watermark(a):
     "Mark a sound, or look for the mark."
     from audiolm_edu.watermark import Watermark
     pair = Watermark.from_pretrained()
     if a.action=='detect':
-        got, wrong = _each(a.files, pair.detect)
+        got, wrong = _each(a.files, _heard(pair.detect))
         return _status(wrong, any(f.marked for _,f in got))
     source, = a.files if len(a.files)==1 else [None]
     if not source or not a.out: raise AudioError("embed takes one file, and -o for the marked one.")
@@ -112,7 +121,7 @@ def cmd_watermark(a):
     except ValueError: raise AudioError(f"{a.message}: the message is a hexadecimal number, 0 to ffff.") from None
     out = _target(a.out, Path(source)); x = load_audio(source)
     y = pair.embed(x, message, a.start, a.end)
-    save_audio(out, y, comment=f"watermark {message:04x}, audiolm-edu {version('audiolm-edu')}")
+    save_audio(out, y, comment=origin('marked', watermark=f'{message:04x}')+_before(source))
     print(f"{out}: message {message:04x} from {a.start:.2f} to {len(x)/16000 if a.end is None else a.end:.2f} s")
 
 # %% ../nbs/83_cli.ipynb #c011
@@ -125,7 +134,8 @@ def cmd_tokens(a):
     if not out.parent.is_dir(): raise AudioError(f"{out}: the folder {out.parent} does not exist.")
     models = dict(semantic=SemanticTokenizer, acoustic=Codec)
     tables = {k: m.from_pretrained(a.model).encode(x[None])[0] for k,m in models.items()}
-    write_atomically(out, lambda p: save_file(tables, p, dict(weights=weights_hash(a.model))))
+    h = weights_hash(a.model); told = origin('tokens', weights=h)+_before(a.audio)
+    write_atomically(out, lambda p: save_file(tables, p, dict(weights=h, origin=told)))
     shapes = ', '.join(f'{k} {tuple(v.shape)}' for k,v in tables.items())
     print(f"{out}: {shapes}")
 
@@ -193,7 +203,8 @@ def cmd_decode(a):
     from audiolm_edu.codec import Codec
     out, codec = _target(a.out), Codec.from_pretrained(a.model)
     y = _acoustic(a.tokens, codec.config)[:,:a.levels]
-    save_audio(out, codec.decode(y[None])[0])
+    told = origin('decoded', weights=weights_hash(a.model), levels=y.shape[1])+_before(a.tokens)
+    save_audio(out, codec.decode(y[None])[0], comment=told)
     print(f"{out}: {len(y)/codec.config.frame_rate:.2f} s from {y.shape[1]} levels")
 
 # %% ../nbs/83_cli.ipynb #c019
@@ -254,7 +265,7 @@ def checks() -> dict: # name: (fine, what was found or how to mend it)
     "What an installation needs."
     import soundfile, torch
     def new_torch():
-        assert torch.__version__ >= '2.11', torch.__version__
+        assert tuple(map(int, torch.__version__.split('.')[:2])) >= (2,11), torch.__version__
         return torch.__version__
     def formats():
         lacks = {'WAV','FLAC','OGG','MP3'}-soundfile.available_formats().keys()
@@ -262,16 +273,22 @@ def checks() -> dict: # name: (fine, what was found or how to mend it)
         return soundfile.__version__
     books = lambda: f"{len(list(notebooks_dir().glob('*.ipynb')))} found"
     return dict(
-        python=(sys.version_info>=(3,11), f'{sys.version.split()[0]} (3.11 or newer is needed)'),
+        python=(sys.version_info>=(3,10), f'{sys.version.split()[0]} (3.10 or newer is needed)'),
         torch=_check(new_torch, "pip install 'torch>=2.11,<2.14'"),
         soundfile=_check(formats, 'pip install --upgrade soundfile'),
-        weights=_check(lambda: ', '.join(f'{n} {weights_hash(n)}' for n in SHIPPED), 'reinstall audiolm-edu'),
+        weights=_check(lambda: ', '.join(f'{n} {weights_hash(n)}' for n in SHIPPED if verify(locate(n))), 'reinstall audiolm-edu'),
         notebooks=_check(books, 'reinstall audiolm-edu'),
         torchaudio=(True, _torchaudio()))
 
 # %% ../nbs/83_cli.ipynb #c023
+def _story(path:str) -> str:
+    "What a file says of where it comes from, or whether a folder of weights is whole."
+    if Path(path).is_dir(): return f'{verify(path)} files, all as they were; weights {weights_hash(path)}'
+    return told_origin(path) or 'says nothing of its origin (a sound may carry a mark: audiolm-edu watermark detect)'
+
 def cmd_doctor(a):
-    "Say what is wrong with this installation, and how to mend it."
+    "Say what is wrong with this installation and how to mend it; or where the files come from."
+    if a.files: return _status(_each(a.files, _story)[1], False)
     found = checks()
     for name, (fine, text) in found.items():
         print(f"{'ok  ' if fine else 'MEND'} {name:10s} {text}")
@@ -280,6 +297,21 @@ def cmd_doctor(a):
     start = time.perf_counter()
     AudioLM.from_pretrained('speech').continue_from(prompt_path(), 1, seed=0)
     print(f"ok   continue   1 s of sound in {time.perf_counter()-start:.1f} s, loading included")
+
+# %% ../nbs/83_cli.ipynb #c023h1
+def cmd_card(a):
+    "Write the card of a model: what it heard, how good it is, what it can't do."
+    text = card(a.model, licence=a.licence)
+    if a.out: write_atomically(Path(a.out), lambda p: p.write_text(text, encoding='utf-8'))
+    print(a.out or text)
+
+def cmd_push(a):
+    "Send a model with its card and hashes to the Hugging Face Hub."
+    print(push(a.model, a.repo, a.private, a.licence))
+
+def cmd_pull(a):
+    "Fetch a model from the Hugging Face Hub, and verify it."
+    folder = pull(a.repo, a.weights); print(f'{folder}: {_story(folder)}')
 
 # %% ../nbs/83_cli.ipynb #c023n1
 def cmd_release(a):
@@ -334,7 +366,7 @@ def _commands(sub) -> dict: # name: its parser
         made[name] = sub.add_parser(name, help=f.__doc__, description=f.__doc__)
         made[name].set_defaults(run=f)
         if name in ('continue', 'generate', 'tokens', 'tokenize', 'evaluate', 'decode'):
-            made[name].add_argument('--model', default='speech', help="'speech', 'piano', or a folder")
+            made[name].add_argument('--model', default='speech', help="'speech', 'piano', a folder, or owner/name on the Hub")
     return made
 
 # %% ../nbs/83_cli.ipynb #c026
@@ -364,7 +396,15 @@ def _training(c:dict):
 SHIPPED = 'speech', 'piano', 'detector', 'watermark'   # weights in the package
 
 def _asking(c:dict):
-    "Arguments of what asks who made a sound."
+    "Arguments of what asks where a sound or a model comes from."
+    c['doctor'].add_argument('files', nargs='*', help='say where these come from; the installation is checked if there are none')
+    for s in (c['card'], c['push']):
+        s.add_argument('model', help="'speech', 'piano', or a folder")
+        s.add_argument('--licence', default='apache-2.0', help='of the weights (default apache-2.0)')
+    c['card'].add_argument('-o', '--out', help='a file (default: the screen)')
+    for s in (c['push'], c['pull']): s.add_argument('repo', metavar='owner/name')
+    c['push'].add_argument('--private', action='store_true')
+    c['pull'].add_argument('--weights', default='', metavar='HASH', help='the fingerprint that they must have')
     c['detect'].add_argument('files', nargs='+')
     c['detect'].add_argument('--plot', metavar='FILE.png', help='draw the answer for every second')
     s = c['watermark']

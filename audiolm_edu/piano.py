@@ -6,7 +6,7 @@
 __all__ = ['PEDAL', 'TRANSCRIBERS', 'PROFILES', 'NAMES', 'HELD', 'MAESTRO_MIDI', 'Note', 'pedalled', 'read_midi', 'write_midi',
            'performance', 'between', 'read_sfz', 'Piano', 'transcriber', 'note_f1', 'plot_roll', 'pitch_classes',
            'apart', 'key_of', 'tempo', 'same_tempo', 'skyline', 'n_grams', 'repeated', 'quoted', 'recording_of',
-           'played', 'render_corpus', 'maestro', 'fetch_maestro']
+           'played', 'render_corpus', 'fetch_maestro']
 
 # %% ../nbs/18_piano.ipynb #c002
 import contextlib, csv, io, re
@@ -332,19 +332,6 @@ def render_corpus(
 def _write_table(path:Path, rows:list[tuple]):
     with path.open('w', newline='', encoding='utf-8') as f:
         csv.writer(f).writerows([('path','speaker','seconds','kind'), *rows])
-
-# %% ../nbs/18_piano.ipynb #c037
-def maestro(
-    folder,             # MAESTRO, unpacked
-    split:str='train',  # 'train', 'validation' or 'test'
-)->list[Clip]:          # recordings, named after their piece
-    "The recordings of one side of MAESTRO."
-    tables = sorted(Path(folder).rglob('maestro-v*.csv'))
-    if not tables: raise AudioError(f"{folder}: holds no table maestro-v*.csv.")
-    with tables[-1].open(newline='', encoding='utf-8') as f: rows = [r for r in csv.DictReader(f) if r['split']==split]
-    if not rows: raise AudioError(f"{tables[-1]}: has no recordings of the split {split}.")
-    piece = lambda r: f"{r['canonical_composer']}: {r['canonical_title']}"
-    return [Clip(tables[-1].parent/r['audio_filename'], piece(r), float(r['duration']), kind='piano') for r in rows]
 
 # %% ../nbs/18_piano.ipynb #c037s1
 MAESTRO_MIDI = 'https://storage.googleapis.com/magentadata/datasets/maestro/v3.0.0/maestro-v3.0.0-midi.zip'

@@ -22,12 +22,13 @@ from .audio import SR, AudioError, log_mel
 from .codec import CODEC_PRESETS, Codec, amplitudes
 from .codec_training import Critics, DecoderGame, SpectrumDiscriminator, SpectrumGame, spectral_loss
 from .coarse_stage import COARSE, coarse_batch, coarse_config, without_plan
-from .corpus import Clip, Crops, Waveforms, held_out, pack, read_folder
+from .corpus import Clip, Crops, Waveforms, apart, held_out, pack, read_folder, unseen
 
 # %% ../nbs/86_recipes.ipynb #c002s1
 from .evaluate import abx, yardstick
 from .fine_stage import CHUNK, LEVELS, fine_batch, fine_config
 from .hub import load_model, locate, save_model, write_atomically
+from .piano import HELD
 from .semantic import SEMANTIC_PRESETS, SemanticTokenizer, cepstra, pad_to_token, standardised
 from .semantic_decoder import ResidualSemantic, SemanticDecoder, SemanticDecoderConfig, decoder_batch, residual_books
 from .semantic_stage import semantic_batch, semantic_config
@@ -61,22 +62,50 @@ class Job:
 @patch
 def open(self:Job) -> Waveforms:
     "All recordings, packed once."
-    folder = self.work/'packed'
+    folder, music = self.work/'packed', self.preset=='piano'
     if not folder.exists():
-        clips = [c for d in self.data for c in read_folder(d) if c.kind=='speech']
+        first, *others = [read_folder(d) for d in self.data]
+        found = [*apart(first), *(c for o in others for c in o)]
+        clips = [c for c in found if ('piano' in c.kind if music else c.kind=='speech')] or found*music   # a heap of files doesn't say that it is music
+        if not clips: raise AudioError(f"{self.data[0]}: holds no speech, but {found[0].kind}; add --preset piano.")
         self.work.mkdir(parents=True, exist_ok=True); pack(clips, folder)
-    store = Waveforms(folder)
-    use = sum(not held_out(c.speaker) for c in store.clips)
-    if 0 < use < len(store): return store
-    raise AudioError(f"{self.data[0]}: {use} of {len(store)} recordings are of speakers to train on; "
-                     "some are needed on either side (notebook 02 on `held_out`).")
+    return Waveforms(folder)
 
 @patch
 def spoken(self:Job, path) -> bool: # is this a recording of the language to be spoken?
     return Path(path).resolve().is_relative_to(self.data[0])
 
-def to_train_on(store) -> np.ndarray: # (clips,) 1 or 0
-    return np.array([not held_out(c.speaker) for c in store.clips], dtype=float)
+@patch
+def unseen(self:Job) -> set[str]: # of speakers
+    "Who is held out: by rule, and in the first folder somebody in any case."
+    clips, share = self.open().clips, HELD if self.preset=='piano' else .1
+    out = {c.speaker for c in clips if held_out(c.speaker, share)} | unseen((c.speaker for c in clips if self.spoken(c.path)), share)
+    if 0 < sum(c.speaker in out for c in clips) < len(clips): return out
+    raise AudioError(f"{self.data[0]}: {len(clips)} recording{'s'*(len(clips)>1)} of one speaker; "
+                     "some are needed to train on, and some of another to judge by.")
+
+# %% ../nbs/86_recipes.ipynb #c006n0
+def to_train_on(job:Job) -> np.ndarray: # (clips,) 1 or 0
+    out = job.unseen()
+    return np.array([c.speaker not in out for c in job.open().clips], dtype=float)
+
+@patch
+def heard(self:Job) -> list[dict]: # folder by folder, licence by licence
+    "What the recordings are, for the model's card."
+    store, out, rows = self.open(), self.unseen(), {}
+    for c in store.clips:
+        source = next((d.name for d in self.data if c.path.resolve().is_relative_to(d)), '')
+        rows.setdefault((source, c.licence or 'not stated'), []).append(c)
+    speakers = lambda own: {c.speaker for c in own}
+    return [dict(source=s, licence=l, hours=round(sum(c.seconds for c in own)/3600, 2), recordings=len(own),
+                 speakers=len(speakers(own)), held_out=len(speakers(own) & out)) for (s,l),own in rows.items()]
+
+@patch
+def keep(self:Job, model, name:str, bits:int=16, **notes):
+    "Save a part, with what its card needs to know."
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
+    data = self.heard() if (self.work/'packed').exists() else []   # notes alone have no sound
+    save_model(model.eval(), self.out, name, bits, data=data, device=device, **notes)
 
 # %% ../nbs/86_recipes.ipynb #c007
 def fit(trainer:Trainer) -> list[dict]:
@@ -121,8 +150,8 @@ def codec_trainers(job:Job, codec:Codec, store, use): # two `Trainer`s, one afte
 def train_codec(job:Job):
     "A codec, saved in `job.out`."
     store, codec = job.open(), Codec(CODEC_PRESETS[job.preset])
-    history = following(*map(fit, codec_trainers(job, codec, store, to_train_on(store))))
-    save_model(codec.eval(), job.out, 'codec', history=history)
+    history = following(*map(fit, codec_trainers(job, codec, store, to_train_on(job))))
+    job.keep(codec, 'codec', history=history)
 
 # %% ../nbs/86_recipes.ipynb #c011
 def fit_mixture(store, rows, factor:dict, components:int, iters:int, seed:int=12) -> Mixture:
@@ -177,7 +206,7 @@ def semantic_trainers(job:Job, tokenizer:SemanticTokenizer, crops, labels:int): 
 def train_semantic(job:Job):
     "A semantic tokenizer, saved in `job.out`."
     store, N = job.open(), max(32, job.steps(512))
-    use, spoken = to_train_on(store), np.array([job.spoken(c.path) for c in store.clips])
+    use, spoken = to_train_on(job), np.array([job.spoken(c.path) for c in store.clips])
     rows = np.flatnonzero(use*spoken)
     table, weights = job.labels(store, rows, N), use*np.where(spoken, 1, .35)
     crops = LabelledCrops(store, table['shares'], table['which'], N, weights=weights, seed=11)
@@ -185,7 +214,7 @@ def train_semantic(job:Job):
     history = following(*map(fit, semantic_trainers(job, tokenizer, crops, N)))
     who = [store.clips[i].speaker for i in rows]
     tokenizer.eval().fit_clusters((store[i][None] for i in rows), who)
-    save_model(tokenizer, job.out, 'semantic', history=history, handover=job.steps(1800))
+    job.keep(tokenizer, 'semantic', history=history, handover=job.steps(1800))
 
 # %% ../nbs/86_recipes.ipynb #c016
 SPEEDS = (1., .9, 1.11)
@@ -229,10 +258,10 @@ def alike(crops:list) -> list:
 
 def sides(job:Job, name:str) -> tuple[TokenStore,TokenStore]:
     "Tokens to train on and, of the spoken language only, to judge by."
-    heard = job.tokens().only(lambda c: not held_out(c['speaker']) and
-                              (name!='stage1' or job.spoken(c['path'])))
+    out, known = job.unseen(), lambda c: name!='stage1' or job.spoken(c['path'])
+    heard = job.tokens().only(lambda c: c['speaker'] not in out and known(c))
     straight = TokenStore(job.work/'tokens'/'1')
-    return heard, straight.only(lambda c: held_out(c['speaker']) and job.spoken(c['path']))
+    return heard, straight.only(lambda c: c['speaker'] in out and job.spoken(c['path']))
 
 # %% ../nbs/86_recipes.ipynb #c019s1
 def fit_lm(job:Job, name:str, lm:TokenLM, batch, valid, steps:int, bits:int=16):
@@ -242,7 +271,7 @@ def fit_lm(job:Job, name:str, lm:TokenLM, batch, valid, steps:int, bits:int=16):
     history = fit(t)
     best = load_file(job.work/name/'best.safetensors')
     lm.load_state_dict({k.removeprefix('lm/'): v for k,v in best.items()})
-    save_model(lm.eval(), job.out, name, bits, history=history)
+    job.keep(lm, name, bits, history=history)
 
 # %% ../nbs/86_recipes.ipynb #c019s1s1
 def train_stage(job:Job, name:str):
@@ -266,7 +295,7 @@ def train_semantic_decoder(job:Job):
     codec, semantic = job.part(Codec, 'codec'), job.part(SemanticTokenizer, 'semantic')
     model = SemanticDecoder(decoder_config(job, codec, semantic)).know(semantic.centroids)
     history = fit_decoder(job, 'semantic_decoder', model, heard, judged, lambda crops: decoder_batch(crops, codec))
-    save_model(model.eval(), job.out, 'semantic_decoder', history=history)
+    job.keep(model, 'semantic_decoder', history=history)
 
 def decoder_config(job:Job, codec, semantic, **more) -> SemanticDecoderConfig:
     width = 192 if job.preset=='small' else 64
@@ -291,7 +320,8 @@ class _SideBySide:
 @torch.no_grad()
 def fit_residual(job:Job, store, semantic, own:ResidualSemantic):
     "Codebooks from the recordings to train on."
-    rows = [i for i,c in enumerate(store.clips) if not held_out(c.speaker) and job.spoken(c.path)]
+    out = job.unseen()
+    rows = [i for i,c in enumerate(store.clips) if c.speaker not in out and job.spoken(c.path)]
     some = torch.cat([semantic.features(store[i][None])[0] for i in rows[::8]])
     own.rvq = residual_books(some[::max(1, len(some)//60_000)], len(own.rvq.levels), semantic.config.clusters)
 
@@ -302,12 +332,13 @@ def train_semantic_residual(job:Job):
     own = ResidualSemantic(decoder_config(job, codec, semantic, reads=semantic.config.width)).eval()
     fit_residual(job, store, semantic, own)
     spoken = tokenize_corpus(store, _SideBySide(own, semantic, codec), semantic, job.work/'residual').only(lambda c: job.spoken(c['path']))
-    heard, judged = (spoken.only(lambda c: held_out(c['speaker'])==side) for side in (False,True))
+    out = job.unseen()
+    heard, judged = (spoken.only(lambda c: (c['speaker'] in out)==side) for side in (False,True))
     def make(crops):
         y = torch.stack([y for _,y in crops]); Q = len(own.rvq.levels)
         return own.rvq.decode(y[...,:Q]), codec.rvq.decode(y[...,Q:])
     history = fit_decoder(job, 'semantic_residual', own.decoder, heard, judged, make)
-    save_model(own.eval(), job.out, 'semantic_residual', history=history)
+    job.keep(own, 'semantic_residual', history=history)
 
 # %% ../nbs/86_recipes.ipynb #c020
 PARTS = dict(codec=train_codec, semantic=train_semantic, semantic_decoder=train_semantic_decoder,

@@ -29,7 +29,7 @@ from .coarse_stage import COARSE
 from .corpus import Clip, clips, held_out, read_folder
 from .evaluate import abx, yardstick
 from .fine_stage import LEVELS
-from .hub import load_model, write_atomically
+from .hub import load_model, origin, write_atomically
 from .judgements import accuracy, log_likelihood, pairs, prefers_the_real
 from .recipes import Job, train
 from .semantic_decoder import ResidualSemantic, SemanticDecoder
@@ -282,7 +282,9 @@ def page(result:dict, about:dict) -> str:
     parts = [f'<h2>{TITLES[t]}</h2>{table_of(own)}' for t in TITLES if (own := [f for f in result['figures'] if f.table==t])]
     facts = ''.join(f'<li>{html.escape(k)}: {html.escape(str(v))}</li>' for k,v in about.items())
     lacks = ''.join(f'<p>Not measured: {html.escape(n)}</p>' for n in result['notes'])
-    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><title>audiolm-edu: report</title><style>{STYLE}</style>'
+    told = html.escape(origin('report', weights=about['weights']))
+    return (f'<!doctype html><html lang="en"><meta charset="utf-8"><meta name="generator" content="{told}">'
+            f'<title>audiolm-edu: report</title><style>{STYLE}</style>'
             f'<h1>AudioLM in miniature</h1><ul>{facts}</ul>{lacks}{"".join(parts)}<h2>Heard</h2>{cases(result)}</html>')
 
 def report(lm:AudioLM, out, data=None, s:Settings=TINY) -> list[Figure]:
@@ -291,7 +293,8 @@ def report(lm:AudioLM, out, data=None, s:Settings=TINY) -> list[Figure]:
     result = measure(lm, out/'work', data, s)
     about = dict(weights=lm.weights, version=__version__, torch=torch.__version__, settings=asdict(s),
                  seeds='0, 1, 2, ... in the order of the clips', data='the clips of the package' if data is None else Path(data).name)
-    content = json.dumps(dict(about=about, notes=result['notes'], figures=[asdict(f) for f in result['figures']]), indent=1)
+    figures = [asdict(f) for f in result['figures']]
+    content = json.dumps(dict(origin=origin('report', weights=lm.weights), about=about, notes=result['notes'], figures=figures), indent=1)
     write_atomically(out/'report.json', lambda p: p.write_text(content))
     write_atomically(out/'report.html', lambda p: p.write_text(page(result, about), encoding='utf-8'))
     return result['figures']

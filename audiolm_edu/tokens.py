@@ -17,7 +17,7 @@ from torch import Tensor
 from fastcore.basics import patch
 
 from .audio import SR, AudioError, resample
-from .hub import write_atomically
+from .hub import origin, write_atomically
 
 # %% ../nbs/08_tokens.ipynb #c005
 def drop_repeats(
@@ -78,7 +78,7 @@ def write_shard(
 ):
     "Tokens first, then the index that makes them count."
     rows = [dict(speaker=c.speaker, path=str(c.path), frames=len(t)) for c,t in zip(clips, tables)]
-    index = json.dumps(dict(levels=tables[0].shape[1]-1, clips=rows))
+    index = json.dumps(dict(origin=origin('token shard'), levels=tables[0].shape[1]-1, clips=rows))
     try:
         write_atomically(name.with_suffix('.i16'), lambda p: p.write_bytes(np.concatenate(tables)))
         write_atomically(name.with_suffix('.json'), lambda p: p.write_text(index))

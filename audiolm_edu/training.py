@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .hub import ModelError, write_atomically
+from .hub import ModelError, origin, write_atomically
 
 # %% ../nbs/05_training.ipynb #c005
 def schedule(
@@ -249,7 +249,7 @@ def save(self:Trainer):
         state = self.opts[n].state_dict()['state']
         flat |= {f'{n}/opt/{i}/{k}': v for i,s in state.items() for k,v in s.items()}
     notes = dict(history=json.dumps(self.history), recent=json.dumps(self.recent))
-    self._write('checkpoint.safetensors', flat, dict(step=str(self.step), **notes))
+    self._write('checkpoint.safetensors', flat, dict(origin=origin('checkpoint'), step=str(self.step), **notes))
 
 # %% ../nbs/05_training.ipynb #c049
 def _read(path:Path) -> tuple[dict,dict]:
@@ -313,6 +313,20 @@ def _patience(on:bool):
     try: yield asked
     finally: signal.signal(signal.SIGINT, before)
 
+# %% ../nbs/05_training.ipynb #c058n1
+@patch
+@contextmanager
+def _alone(self:Trainer):
+    "Within this context no other run trains in this folder."
+    from filelock import FileLock, Timeout
+    self.folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(self.folder/'.lock')
+    try:
+        if self.rank==0: lock.acquire(timeout=0)
+        yield
+    except Timeout: raise ModelError(f"{self.folder}: another run is training here; wait for it, or take another folder.") from None
+    finally: lock.release()
+
 # %% ../nbs/05_training.ipynb #c060
 @patch
 def stale(self:Trainer) -> bool:
@@ -328,16 +342,16 @@ def fit(self:Trainer,
 ):
     "Train to the last step, resuming where an earlier run stopped."
     from tqdm.auto import tqdm
-    self.resume()
-    for m,_ in self.players.values(): m.train()
-    hide = not progress or self.rank > 0
-    bar = tqdm(total=self.steps, initial=self.step, disable=hide, mininterval=2)
-    with _patience(self.world==1) as asked, bar:
+    with self._alone(), _patience(self.world==1) as asked:
+        self.resume()
+        for m,_ in self.players.values(): m.train()
+        bar = tqdm(total=self.steps, initial=self.step, disable=not progress or self.rank > 0, mininterval=2)
         while self.step < self.steps and not asked and not self.stale():
             self.recent.append(self.train_step()); bar.update(); last = self.step==self.steps
             if self.step%50==0 or last: self._record(bar)
             if self.step%self.every==0 or last: self._validate(); self.save(); self._draw(live)
-    if asked: self.save(); print(f'stopped at step {self.step}; `fit` resumes here')
+        bar.close()
+        if asked: self.save(); print(f'stopped at step {self.step}; `fit` resumes here')
     return self
 
 # %% ../nbs/05_training.ipynb #c063
