@@ -14,7 +14,7 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from .audio import AudioError, load_audio, save_audio
+from .audio import SR, AudioError, load_audio, save_audio, stream_audio
 from .corpus import prompt_path
 from .cards import card, push, told_origin
 from .hub import ModelError, locate, origin, pull, verify, weights_hash, write_atomically
@@ -86,7 +86,11 @@ def _each(paths:list, f) -> tuple[list,list]:
         print(f"{p}: {got[-1][1]}")
     return got, wrong
 
-def _heard(f): return lambda path: f(load_audio(path, max_seconds=4*3600))
+def _heard(f):
+    def of(path):
+        import torch
+        return f(torch.cat([*stream_audio(path, 60*SR, max_seconds=4*3600)]))   # never all of it at the file's own rate
+    return of
 
 def _status(wrong:list, found:bool, unknown:bool=False) -> int:
     if wrong: raise AudioError(' '.join(wrong))
@@ -127,13 +131,15 @@ def cmd_watermark(a):
 # %% ../nbs/83_cli.ipynb #c011
 def cmd_tokens(a):
     "Write a recording's tokens to a .safetensors file."
+    import torch
     from safetensors.torch import save_file
-    from audiolm_edu.codec import Codec
-    from audiolm_edu.semantic import SemanticTokenizer
-    out, x = Path(a.out), load_audio(a.audio, min_seconds=.04, max_seconds=3600)
+    from audiolm_edu.codec import SEGMENT, Codec
+    from audiolm_edu.semantic import PIECE, SemanticTokenizer
+    out = Path(a.out)
     if not out.parent.is_dir(): raise AudioError(f"{out}: the folder {out.parent} does not exist.")
-    models = dict(semantic=SemanticTokenizer, acoustic=Codec)
-    tables = {k: m.from_pretrained(a.model).encode(x[None])[0] for k,m in models.items()}
+    pieces = lambda tokens: (x[None] for x in stream_audio(a.audio, tokens*640, min_seconds=.04))
+    models = dict(semantic=(SemanticTokenizer, PIECE), acoustic=(Codec, SEGMENT))
+    tables = {k: torch.cat([*m.from_pretrained(a.model).encode_stream(pieces(n))], 1)[0] for k,(m,n) in models.items()}
     h = weights_hash(a.model); told = origin('tokens', weights=h)+_before(a.audio)
     write_atomically(out, lambda p: save_file(tables, p, dict(weights=h, origin=told)))
     shapes = ', '.join(f'{k} {tuple(v.shape)}' for k,v in tables.items())
@@ -204,7 +210,7 @@ def cmd_decode(a):
     out, codec = _target(a.out), Codec.from_pretrained(a.model)
     y = _acoustic(a.tokens, codec.config)[:,:a.levels]
     told = origin('decoded', weights=weights_hash(a.model), levels=y.shape[1])+_before(a.tokens)
-    save_audio(out, codec.decode(y[None])[0], comment=told)
+    save_audio(out, (x[0] for x in codec.decode_stream(y[None])), comment=told)
     print(f"{out}: {len(y)/codec.config.frame_rate:.2f} s from {y.shape[1]} levels")
 
 # %% ../nbs/83_cli.ipynb #c019

@@ -8,6 +8,7 @@ __all__ = ['FLOOR', 'CODEC_PRESETS', 'SEGMENT', 'CONTEXT', 'amplitudes', 'overla
 
 # %% ../nbs/04_codec.ipynb #c002
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -247,33 +248,46 @@ SEGMENT, CONTEXT = 768, 64   # tokens; multiples of 64, the 256 frames of Griffi
 
 @patch
 @torch.no_grad()
+def encode_stream(self:Codec,
+    pieces, # iterable of (B,SEGMENT*samples), the last may be shorter
+)->Iterator[Tensor]: # (B,T,Q) int64 for each
+    "Acoustic tokens of a sound that comes in pieces."
+    n, past, before = self.config.samples, None, None
+    for x in pieces:
+        past = x[:,:0] if past is None else past
+        z = self.encoder(F.pad(torch.cat([past, x], 1), (0, -x.shape[-1] % n)))
+        y = self.rvq.encode(z[:, past.shape[1]//n:], before)
+        yield y
+        past, before = x[:, -CONTEXT*n:], self.rvq.decode(y[:, -CONTEXT:])[:,-1:]
+
+@patch
 def encode(self:Codec,
     x:Tensor, # (B,S) samples at 16 kHz, any length
 )->Tensor:    # (B,T,Q) int64, T = ceil(S/samples)
     "Acoustic tokens of `x`."
-    n, Q = self.config.samples, self.config.levels
-    parts = [x.new_zeros(len(x), 0, Q, dtype=torch.long)]   # no sound, no tokens
-    for a in range(0, x.shape[-1], SEGMENT*n):
-        past = min(a, CONTEXT*n)
-        part = x[:, a-past:a+SEGMENT*n]
-        z = self.encoder(F.pad(part, (0, -part.shape[-1] % n)))
-        before = self.rvq.decode(parts[-1][:, -CONTEXT:])[:,-1:] if a else None
-        parts.append(self.rvq.encode(z[:, past//n:], before))
-    return torch.cat(parts, 1)
+    none = x.new_zeros(len(x), 0, self.config.levels, dtype=torch.long)   # no sound, no tokens
+    pieces = x.split(SEGMENT*self.config.samples, 1) if x.shape[1] else ()
+    return torch.cat([none, *self.encode_stream(pieces)], 1)
 
 # %% ../nbs/04_codec.ipynb #c045
 @patch
 @torch.no_grad()
+def decode_stream(self:Codec,
+    y:Tensor, # (B,T,q) tokens, any q up to Q
+)->Iterator[Tensor]: # (B,samples*SEGMENT) samples; the last is shorter
+    "Sound of `y`, piece by piece."
+    n = self.config.samples
+    for a in range(0, y.shape[1], SEGMENT):
+        past = min(a, CONTEXT)
+        sound = self.decoder(self.rvq.decode(y[:, a-past:a+SEGMENT+CONTEXT]))
+        yield sound[:, past*n:(past+SEGMENT)*n]
+
+@patch
 def decode(self:Codec,
     y:Tensor, # (B,T,q) tokens, any q up to Q
 )->Tensor:    # (B,samples*T) samples
     "Sound of `y`."
-    n, parts = self.config.samples, [y.new_zeros(len(y), 0, dtype=torch.float)]
-    for a in range(0, y.shape[1], SEGMENT):
-        past = min(a, CONTEXT)
-        sound = self.decoder(self.rvq.decode(y[:, a-past:a+SEGMENT+CONTEXT]))
-        parts.append(sound[:, past*n:(past+SEGMENT)*n])
-    return torch.cat(parts, 1)
+    return torch.cat([y.new_zeros(len(y), 0, dtype=torch.float), *self.decode_stream(y)], 1)
 
 # %% ../nbs/04_codec.ipynb #c046
 @patch
