@@ -20,6 +20,6 @@ setup(
     package_data={'audiolm_edu': ['clips/**/*', 'weights/**/*', 'plans/*', 'pairs/*', 'ablations/*', 'steinway/*', 'js/*', 'gpu.json', 'assignments/*.npz'], 'audiolm_edu.notebooks': ['*.ipynb', 'assignments/*.ipynb']},
     exclude_package_data={'audiolm_edu': ['weights/piano-baselines/*']},   # for comparison only; in the repository
     install_requires=lines('requirements'),
-    extras_require={extra: lines(f'{extra}_requirements') for extra in ('dev', 'course', 'eval', 'bench')},
+    extras_require={extra: lines(f'{extra}_requirements') for extra in ('dev', 'course', 'eval', 'bench', 'docs')},
     entry_points={'console_scripts': lines('console_scripts')},
 )

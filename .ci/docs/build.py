@@ -1,4 +1,4 @@
-"The site: the notebooks as they are stored, a reference from the library they build, one search. `python .ci/docs/build.py OUT`"
+"The site: the notebooks as they are stored, a reference from the library they build, one search. `python .ci/docs/build.py OUT [CHECKOUT]`"
 import ast
 import inspect
 import re
@@ -56,6 +56,13 @@ class Notebook:
 
     def label(self, name): return f'{self.path.stem}-{self.cells[name].id}'
 
+    def explained(self, cell):
+        "Names that a cell defines and the reference lists, with what they are called there."
+        for name in (n for n,c in self.cells.items() if c is cell):
+            owner, _, method = name.rpartition('.')
+            if name in self.names: yield name, f'{self.module}.{name}'
+            elif owner and method[0]!='_': yield name, f'{getattr(self.exported, owner).__module__}.{name}'
+
 
 def defined(source:str) -> list: # qualified names
     "What a cell brings into its module, methods added by `@patch` among them."
@@ -69,15 +76,21 @@ def defined(source:str) -> list: # qualified names
 class Links:
     "Turns numbers of notebooks and names of the library into links."
     def __init__(self, books):
-        self.pages = {b.number: b.page for b in books}
+        self.pages, self.modules = {b.number: b.page for b in books}, [b.module for b in books if b.module]
         self.names = {n: [b.module for b in books if n in b.names] for b in books for n in b.names}
-        taken = {p for b in books for n in b.names if callable(o := getattr(b.exported, n)) for p in docments(o)}
+        taken = {p for b in books for n in b.names if inspect.isfunction(o := getattr(b.exported, n)) for p in inspect.signature(o).parameters}
         self.clear = {n for n,found in self.names.items() if len(found)==1 and n not in taken}   # the others mean more than one thing
 
     def number(self, m): return f'{{doc}}`{m[0]} <{self.pages[m[0]]}>`' if m[0] in self.pages else m[0]
 
+    def column(self, m):
+        "A table whose first column names notebooks."
+        return re.sub(r'^\|[^|]+', lambda c: re.sub(NUMBER, self.number, c[0]), m[0], flags=re.M)
+
     def name(self, m):
-        return f'{{py:obj}}`{m[1]} <{self.names[m[1].split(".")[0]][0]}.{m[1]}>`' if m[1].split('.')[0] in self.clear else m[0]
+        first = m[1].split('.')[0]
+        target = m[1] if m[1] in self.modules else f'{self.names[first][0]}.{m[1]}' if first in self.clear else ''
+        return f'{{py:obj}}`{m[1]} <{target}>`' if target else m[0]
 
     def __call__(self, text):
         "Markdown with links; code is left alone."
@@ -85,19 +98,19 @@ class Links:
         for i in range(0, len(parts), 2):
             numbers = r'\b[Nn]otebooks?\s' + r'(?:(?:\d\d[a-z]?|a\d)(?:, | and | or | to )?)+\b'
             parts[i] = re.sub(numbers, lambda m: re.sub(NUMBER, self.number, m[0]), parts[i])
+            parts[i] = re.sub(r'^\| notebooks? .*?(?=\n\n|\Z)', self.column, parts[i], flags=re.S|re.M)
             parts[i] = re.sub(r'(?<![`}])`([A-Za-z]\w*(?:\.\w+)*)`(?!`)', self.name, parts[i])
         return ''.join(parts)
 
 
 def prepared(book, links):
     "The cells of a page: exported ones are marked, and say where in the reference their names are."
-    cells, module = [], book.module
+    cells = []
     for i,c in enumerate(book.nb.cells):
         if c.cell_type=='markdown': c.source = links(c.source)
-        names = [n for n in book.cells if book.cells[n] is c and n in book.names]
-        if names:
-            refs = ' '.join(f'{{py:obj}}`{n} <{module}.{n}>`' for n in names)
-            cells.append(mk_cell(f'{{#{book.label(names[0])} .built}}\n{refs}', 'markdown'))
+        if names := dict(book.explained(c)):
+            refs = ' '.join(f'{{py:obj}}`{n} <{full}>`' for n,full in names.items())
+            cells.append(mk_cell(f'{{#{book.path.stem}-{c.id} .built}}\n{refs}', 'markdown'))
         if 'export' in c.directives_: c.metadata['tags'] = ['export']
         cells.append(c)
         if not i: cells.append(mk_cell(f'{{.about}}\n{about(book)}', 'markdown'))
@@ -107,7 +120,7 @@ def prepared(book, links):
 
 def about(book):
     download = f'{{download}}`the notebook </originals/{book.path.name}>`'
-    return (f'Builds {{py:mod}}`{book.module}` · ' if book.module else '') + f'Download {download}'
+    return (f'Cells with a blue edge are {{py:mod}}`{book.module}` · ' if book.module else '') + f'Download {download}'
 
 
 class Written(str):
@@ -146,6 +159,7 @@ def table(obj, links):
         if name in ('self', 'cls') or (name=='return' and not kind and not comment): continue
         rows.append([f'`{name}`' if name!='return' else '*returns*', links(f'`{kind}`') if kind else '', f'`{value}`' if value else '', comment])
     if not rows: return ''
+    if rows[0][0]=='*returns*': return ' '.join(['Returns', rows[0][1], rows[0][3]])
     keep = [i for i in range(4) if any(r[i] for r in rows)]
     line = lambda cells: '| ' + ' | '.join(cells[i].replace('|', r'\|').replace('\n', ' ') for i in keep) + ' |'
     return '\n'.join([line(['parameter', 'type', 'default', 'meaning']), '|---'*len(keep)+'|', *map(line, rows)])
@@ -160,40 +174,40 @@ def entry(kind, head, body, options='', depth=3):
 class Reference:
     "The pages that name everything a module exports."
     def __init__(self, books, links):
-        self.links, self.home = links, {}
-        for b in books: self.home |= {f'{b.module}.{n}': b for n in b.cells} | {f'.{n}': b for n in b.cells if '.' in n}
+        self.links, self.books = links, {b.module: b for b in books}
 
-    def where(self, book, name):
-        return f'{{.where}}\n[Built in notebook {book.number}](#{book.label(name)})' if name in book.cells else ''
+    def where(self, module, name):
+        book = self.books.get(module)
+        return f'{{.where}}\n[notebook {book.number}](#{book.label(name)})' if book and name in book.cells else ''
 
     def doc(self, obj): return self.links(safe(inspect.cleandoc(getattr(obj, '__doc__', None) or '')))
 
     def member(self, cls, name, raw):
         "A method or property of a class, wherever it was added."
-        f = getattr(raw, '__func__', None) or getattr(raw, 'fget', None) or raw
-        if not inspect.isfunction(f) or not f.__module__.startswith('audiolm_edu') or not (f.__doc__ or name[0]!='_') or name=='__init__': return ''
-        if name[0]=='_' and not name.startswith('__'): return ''
-        option = next((f':{k.__name__}:\n' for k in (classmethod, staticmethod) if isinstance(raw, k)), '')
-        head = name if isinstance(raw, property) else name+signature(f, not isinstance(raw, staticmethod))
-        home = self.home.get(f'.{cls.__name__}.{name}')
-        return entry('property' if isinstance(raw, property) else 'method', head, [self.doc(f), table(f, self.links)], option)
+        here = getattr(cls, name)
+        f = raw.fget if isinstance(raw, property) else getattr(here, '__func__', here)
+        if name[0]=='_' or not inspect.isfunction(f) or not f.__module__.startswith('audiolm_edu'): return ''
+        kind = 'property' if isinstance(raw, property) else 'method'
+        option = ':staticmethod:\n' if isinstance(raw, staticmethod) else ':classmethod:\n' if inspect.ismethod(here) else ''
+        head = name + (signature(f, not isinstance(raw, staticmethod)) if kind=='method' else '')
+        return entry(kind, head, [self.where(f.__module__, f'{cls.__name__}.{name}'), self.doc(f), table(f, self.links)], option)
 
     def named(self, book, name):
         "One public name."
-        obj = getattr(book.exported, name)
+        obj, where = getattr(book.exported, name), self.where(book.module, name)
         if inspect.isclass(obj):
             own = '__init__' in vars(obj)
             members = [self.member(obj, n, raw) for n,raw in vars(obj).items()]
             kind = 'exception' if issubclass(obj, Exception) else 'class'
-            body = [self.doc(obj), table(obj, self.links) if own else '', self.where(book, name), *members]
+            body = [where, self.doc(obj), table(obj, self.links) if own else '', *members]
             return entry(kind, name+(signature(obj) if own else ''), body, depth=4)
-        if callable(obj): return entry('function', name+signature(obj), [self.doc(obj), table(obj, self.links), self.where(book, name)])
+        if callable(obj): return entry('function', name+signature(obj), [where, self.doc(obj), table(obj, self.links)])
         said = re.search(rf'^{name}\b[^#\n]*#\s*(.+)$', book.cells[name].source, re.M) if name in book.cells else None
         value = object_description(obj)
-        return entry('data', name, [safe(said[1]) if said else '', self.where(book, name)], f':value: {value if len(value) < 90 else "..."}\n')
+        return entry('data', name, [where, safe(said[1]) if said else ''], f':value: {value if len(value) < 90 else "..."}\n')
 
     def page(self, book):
-        top = [f'# {book.module}', self.doc(book.exported), f'{{.about}}\nBuilt in {{doc}}`{book.title} <{book.page}>`', f':::{{py:module}} {book.module}\n:::']
+        top = [f'# {book.module}', self.doc(book.exported), f'{{.about}}\nBuilt in {{doc}}`{book.title} <{book.page}>`', f':::{{py:module}} {book.module}\n:no-index-entry:\n:::']
         return '\n\n'.join([*top, *(self.named(book, n) for n in book.names)])+'\n'
 
 
@@ -210,10 +224,9 @@ def landing(root, src, books, links):
         if (root/name).is_file() and not (src/name).exists():
             (src/name).parent.mkdir(parents=True, exist_ok=True); shutil.copy(root/name, src/name)
             if name.endswith('.md'): cards.append(name)
-    text = re.sub(r'^\| notebook .*?(?=\n\n)', lambda m: re.sub(NUMBER, links.number, m[0]), links(text), flags=re.S|re.M)
     trees = [toctree(g, [b.page for b in books if group(b)==g]) for g in dict.fromkeys(map(group, books))]
     trees += [toctree('Reference', ['api/index', 'genindex']), toctree('Licences and cards', cards)]
-    (src/'index.md').write_text('\n'.join([text, *trees]), encoding='utf-8')
+    (src/'index.md').write_text('\n'.join([links(text), *trees]), encoding='utf-8')
 
 
 def prepare(root, src):
@@ -233,8 +246,9 @@ def prepare(root, src):
     landing(root, src, books, links)
 
 
-def build(root, out) -> int: # exit status
-    "Build the site of a checkout into a folder and check its links."
+def build(out, root=HERE.parents[1]) -> int: # exit status
+    "Build the site of a checkout into a new folder and check its links."
+    if Path(out).exists(): sys.exit(f'{out}: is there already; old pages would hide broken links')
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as tmp:
         src = Path(tmp)/'src'; prepare(Path(root), src)
@@ -245,4 +259,4 @@ def build(root, out) -> int: # exit status
     return int(bool(status or report.wrong))
 
 
-if __name__ == '__main__': sys.exit(build(HERE.parents[1], sys.argv[1]))
+if __name__ == '__main__': sys.exit(build(*sys.argv[1:3]))

@@ -16,16 +16,14 @@ html_math_renderer = 'mathml'                            # browsers draw it them
 
 html_theme = 'furo'
 html_title = 'audiolm-edu'
-html_static_path, html_css_files = ['static'], ['site.css']
-html_copy_source = html_show_sphinx = False
+html_static_path, html_css_files, html_favicon = ['static'], ['site.css'], 'static/icon.svg'
+html_copy_source = html_show_sphinx = html_domain_indices = False
 html_theme_options = dict(
-    light_css_variables={'color-brand-primary': '#0072b2', 'color-brand-content': '#0072b2'},
+    light_css_variables={'color-brand-primary': '#0072b2', 'color-brand-content': '#0072b2', 'color-code-background': '#f7f8fa'},
     dark_css_variables={'color-brand-primary': '#62b6e7', 'color-brand-content': '#62b6e7'})
-pygments_style, pygments_dark_style = 'friendly', 'monokai'
+pygments_style, pygments_dark_style, highlight_language = 'friendly', 'github-dark', 'none'   # blocks of no language are for a shell
 add_module_names = False
-maximum_signature_line_length = 90
 toc_object_entries_show_parents = 'hide'
-python_use_unqualified_type_names = True
 
 
 def mathml(display):
