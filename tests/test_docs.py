@@ -29,24 +29,27 @@ def builder():
 
 def site(folder, body, **more):
     "Two pages, a style sheet and a sound; `body` goes into the first page."
-    texts = {'index.html': f'<link rel="stylesheet" href="a/s.css"><h1 id="top">x</h1>{body}', 'a/two.html': '<a href="../index.html#top">up</a><p id="b c">',
-             'a/s.css': 'p {background: url(../x.png)}', 'x.png': ''} | more
+    texts = {'index.html': f'<link rel="stylesheet" href="a/s.css"><h1 id="top">x</h1>{body}',
+             'a/two.html': '<a href="../index.html#top">up</a><p id="b c">', 'a/s.css': 'p {background: url(../x.png)}', 'x.png': ''} | more
     for name,text in texts.items(): (folder/name).parent.mkdir(parents=True, exist_ok=True); (folder/name).write_text(text)
     return check(folder)
 
 
 def test_a_good_site(tmp_path):
-    good = site(tmp_path, '<a href="a/two.html#b%20c"></a><a href="#top"></a><a href="#"></a><a href="a/two.html?q=1#b c"></a><img src="x.png">'
-                          '<audio src="data:audio/mpeg;base64,AAAA"></audio><a href="https://arxiv.org/abs/2209.03143"></a><a href="mailto:a@b.org"></a>')
+    good = site(tmp_path, '<a href="a/two.html#b%20c"></a><a href="#top"></a><a href="#"></a><a href="a/two.html?q=1#b c"></a>'
+                          '<img src="x.png"><audio src="data:audio/mpeg;base64,AAAA"></audio>'
+                          '<a href="https://arxiv.org/abs/2209.03143"></a><a href="mailto:a@b.org"></a>')
     assert not good.wrong and good.outside=={'https://arxiv.org/abs/2209.03143'}
     assert (good.pages, good.links, good.sounds, good.plots)==(2, 11, 1, 1)
 
 
 @pytest.mark.parametrize('link,why', {
-    '<a href="three.html">': 'is not there', '<img src="y.png">': 'is not there', '<a href="a">': 'is not there', '<img srcset="x.png 1x, y.png 2x">': 'is not there',
+    '<a href="three.html">': 'is not there', '<img src="y.png">': 'is not there', '<a href="a">': 'is not there',
+    '<img srcset="x.png 1x, y.png 2x">': 'is not there',
     '<a href="a/two.html#c">': 'no such place', '<a href="#c">': 'no such place', '<a href="../other.html">': 'leaves the site',
     '<a href="/index.html">': 'absolute path', '<a href="file:///etc/passwd">': 'scheme file', '<a href="javascript:f()">': 'scheme javascript',
-    '<script src="https://cdn.org/x.js">': 'another host', '<link href="//cdn.org/x.css">': 'another host', '<p style="background:url(https://cdn.org/x.png)">': 'another host',
+    '<script src="https://cdn.org/x.js">': 'another host', '<link href="//cdn.org/x.css">': 'another host',
+    '<p style="background:url(https://cdn.org/x.png)">': 'another host',
     '<a href="https://nowhere">': 'no address', '<a href="https://a b.org/">': 'no address', '<a href="//a.org/">': 'no address'}.items())
 def test_a_broken_link(tmp_path, link, why):
     wrong, = site(tmp_path, link).wrong
@@ -59,17 +62,19 @@ def test_a_style_sheet_that_asks_elsewhere(tmp_path):
 
 def notebook(path, *cells):
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(f'# {path.stem}'), *map(nbformat.v4.new_code_cell, cells)])
-    path.parent.mkdir(parents=True, exist_ok=True); nb.cells[-1].outputs = [nbformat.v4.new_output('stream', text='heard')]; nbformat.write(nb, path); return path
+    nb.cells[-1].outputs = [nbformat.v4.new_output('stream', text='heard')]
+    path.parent.mkdir(parents=True, exist_ok=True); nbformat.write(nb, path); return path
 
 
 def test_what_a_page_shows(builder, tmp_path):
     "No directives, no hidden cells; outputs; where an exported name is explained."
     path = notebook(tmp_path/'03_tiny.ipynb', '#| default_exp vq', '#| export\ndef nearest(): pass', '#| hide\nassert secret', 'print("heard")')
-    book = builder.Notebook(path); links = builder.Links([book]); shown = builder.prepared(book, links).cells; text = '\n'.join(c.source for c in shown)
+    book = builder.Notebook(path); links = builder.Links([book])
+    shown = builder.prepared(book, links).cells; text = '\n'.join(c.source for c in shown)
     assert '#|' not in text and 'secret' not in text and 'default_exp' not in text
     assert shown[-1].outputs[0].text and 'py:obj}`nearest <audiolm_edu.vq.nearest>' in text
     assert [c.metadata.get('tags') for c in shown if c.cell_type=='code']==[['export'], None]
-    assert links('`kmeans`, `k`, notebooks 03 and 99 ```notebook 03```')== \
+    assert links('`kmeans`, `k`, notebooks 03 and 99 ```notebook 03```', 'audiolm_edu.vq')== \
         '{py:obj}`kmeans <audiolm_edu.vq.kmeans>`, `k`, notebooks {doc}`03 </nbs/03_tiny>` and 99 ```notebook 03```'
 
 
@@ -79,7 +84,8 @@ def test_no_solutions_on_the_site(builder, tmp_path):
     assert 'answer' not in '\n'.join(c.source for c in builder.Notebook(path).nb.cells if c.cell_type=='code')
 
 
-def built(checkout, out): return subprocess.run([sys.executable, str(DOCS/'build.py'), str(out), str(checkout)], capture_output=True, text=True)
+def built(checkout, out):
+    return subprocess.run([sys.executable, str(DOCS/'build.py'), str(out), str(checkout)], capture_output=True, text=True)
 
 
 def test_what_is_missing_fails(tmp_path):
@@ -96,7 +102,8 @@ def small(tmp_path_factory):
         (checkout/name).parent.mkdir(parents=True, exist_ok=True); shutil.copy(DOCS.parents[1]/name, checkout/name)
     (checkout/'.ci').mkdir(); (checkout/'.ci'/'dot.png').write_bytes(base64.b64decode(
         'iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=='))
-    (checkout/'README.md').write_text('# small\n\n![a dot](.ci/dot.png) <img src=".ci/dot.png" width="9"> [who](audiolm_edu/clips/ATTRIBUTION.md), [how](LICENSE)\n\n'
+    (checkout/'README.md').write_text('# small\n\n![a dot](.ci/dot.png) <img src=".ci/dot.png" width="9">\n\n'
+                                      '[who](audiolm_edu/clips/ATTRIBUTION.md), [how](LICENSE)\n\n'
                                       '| notebook | |\n|---|---|\n| 03 vectors | in 03 s |\n\n[the first](nbs/03_vq.ipynb)\n')
     done = built(checkout, out); assert done.returncode==0, done.stdout+done.stderr
     return out
@@ -105,9 +112,10 @@ def small(tmp_path_factory):
 def test_what_is_built(small):
     read = lambda name: (small/name).read_text()
     assert read('index.html').count('nbs/03_vq.html"')>=3 and 'ATTRIBUTION.html' in read('index.html')
-    assert 'number of centres' in read('api/audiolm_edu.vq.html') and 'id="audiolm_edu.vq.ResidualVQ.encode"' in read('api/audiolm_edu.vq.html')
-    assert '03_vq.html#' in read('api/audiolm_edu.vq.html') and 'audiolm_edu.vq.html#audiolm_edu.vq.kmeans' in read('nbs/03_vq.html')
-    page = read('nbs/assignments/a1_listen_and_quantize.html'); assert '<math' in page and 'NotImplementedError' in page and 'SOLUTION' not in page
+    page = read('api/audiolm_edu.vq.html'); assert 'number of centres' in page and 'id="audiolm_edu.vq.ResidualVQ.encode"' in page
+    assert '03_vq.html#' in page and 'audiolm_edu.vq.html#audiolm_edu.vq.kmeans' in read('nbs/03_vq.html')
+    page = read('nbs/assignments/a1_listen_and_quantize.html')
+    assert '<math' in page and 'NotImplementedError' in page and 'SOLUTION' not in page
 
 
 def test_in_a_browser(small):

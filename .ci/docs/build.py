@@ -33,7 +33,7 @@ class Notebook:
     "What is shown of a notebook, and what it exports. Of an assignment: what students get."
     def __init__(self, path:Path):
         self.path, self.number, self.master = path, path.stem.split('_')[0], path.parent.name=='assignments'
-        self.page = '/nbs/assignments/'*self.master + '/nbs/'*(not self.master) + path.stem
+        self.page = f"/nbs/{'assignments/' if self.master else ''}{path.stem}"
         self.nb = NBProcessor(path).nb                   # takes the lines `#| ...` out
         self.title = re.search(r'^# (.+)', self.nb.cells[0].source)[1]
         found = [c.directives_['default_exp'] for c in self.nb.cells if 'default_exp' in c.directives_]
@@ -78,7 +78,8 @@ class Links:
     def __init__(self, books):
         self.pages, self.modules = {b.number: b.page for b in books}, [b.module for b in books if b.module]
         self.names = {n: [b.module for b in books if n in b.names] for b in books for n in b.names}
-        taken = {p for b in books for n in b.names if inspect.isfunction(o := getattr(b.exported, n)) for p in inspect.signature(o).parameters}
+        functions = [f for b in books for n in b.names if inspect.isfunction(f := getattr(b.exported, n))]
+        taken = {p for f in functions for p in inspect.signature(f).parameters}
         self.clear = {n for n,found in self.names.items() if len(found)==1 and n not in taken}   # the others mean more than one thing
 
     def number(self, m): return f'{{doc}}`{m[0]} <{self.pages[m[0]]}>`' if m[0] in self.pages else m[0]
@@ -87,19 +88,21 @@ class Links:
         "A table whose first column names notebooks."
         return re.sub(r'^\|[^|]+', lambda c: re.sub(NUMBER, self.number, c[0]), m[0], flags=re.M)
 
-    def name(self, m):
+    def name(self, m, module):
         first = m[1].split('.')[0]
-        target = m[1] if m[1] in self.modules else f'{self.names[first][0]}.{m[1]}' if first in self.clear else ''
+        home = self.names[first][0] if first in self.clear else ''
+        if home!=module and re.fullmatch('[a-z]+|[A-Z]+', m[1]): home = ''   # elsewhere a plain word is rarely this name
+        target = m[1] if m[1] in self.modules else f'{home}.{m[1]}' if home else ''
         return f'{{py:obj}}`{m[1]} <{target}>`' if target else m[0]
 
-    def __call__(self, text):
-        "Markdown with links; code is left alone."
+    def __call__(self, text, module=''):
+        "Markdown, of a page about a module, with links; code is left alone."
         parts = re.split(r'(```.*?```|\[[^\]]*\]\([^)]*\))', text, flags=re.S)
         for i in range(0, len(parts), 2):
-            numbers = r'\b[Nn]otebooks?\s' + r'(?:(?:\d\d[a-z]?|a\d)(?:, | and | or | to )?)+\b'
+            numbers = r'(?:\b[Nn]otebooks?|\*\*You need\*\*:)\s' + r'(?:(?:\d\d[a-z]?|a\d)(?:, | and | or | to )?)+\b'
             parts[i] = re.sub(numbers, lambda m: re.sub(NUMBER, self.number, m[0]), parts[i])
             parts[i] = re.sub(r'^\| notebooks? .*?(?=\n\n|\Z)', self.column, parts[i], flags=re.S|re.M)
-            parts[i] = re.sub(r'(?<![`}])`([A-Za-z]\w*(?:\.\w+)*)`(?!`)', self.name, parts[i])
+            parts[i] = re.sub(r'(?<![`}])`([A-Za-z]\w*(?:\.\w+)*)`(?!`)', lambda m: self.name(m, module), parts[i])
         return ''.join(parts)
 
 
@@ -107,7 +110,7 @@ def prepared(book, links):
     "The cells of a page: exported ones are marked, and say where in the reference their names are."
     cells = []
     for i,c in enumerate(book.nb.cells):
-        if c.cell_type=='markdown': c.source = links(c.source)
+        if c.cell_type=='markdown': c.source = links(c.source, book.module)
         if names := dict(book.explained(c)):
             refs = ' '.join(f'{{py:obj}}`{n} <{full}>`' for n,full in names.items())
             cells.append(mk_cell(f'{{#{book.path.stem}-{c.id} .built}}\n{refs}', 'markdown'))
@@ -157,7 +160,8 @@ def table(obj, links):
         value = '' if d.default is empty else default_text(d.default)
         comment = links(safe(d.docment or ''))
         if name in ('self', 'cls') or (name=='return' and not kind and not comment): continue
-        rows.append([f'`{name}`' if name!='return' else '*returns*', links(f'`{kind}`') if kind else '', f'`{value}`' if value else '', comment])
+        code = lambda text: f'`{text}`' if text else ''
+        rows.append([code(name) if name!='return' else '*returns*', links(code(kind)), code(value), comment])
     if not rows: return ''
     if rows[0][0]=='*returns*': return ' '.join(['Returns', rows[0][1], rows[0][3]])
     keep = [i for i in range(4) if any(r[i] for r in rows)]
@@ -174,7 +178,7 @@ def entry(kind, head, body, options='', depth=3):
 class Reference:
     "The pages that name everything a module exports."
     def __init__(self, books, links):
-        self.links, self.books = links, {b.module: b for b in books}
+        self.links, self.books = links, {b.module: b for b in books if b.module}
 
     def where(self, module, name):
         book = self.books.get(module)
@@ -207,11 +211,17 @@ class Reference:
         return entry('data', name, [where, safe(said[1]) if said else ''], f':value: {value if len(value) < 90 else "..."}\n')
 
     def page(self, book):
-        top = [f'# {book.module}', self.doc(book.exported), f'{{.about}}\nBuilt in {{doc}}`{book.title} <{book.page}>`', f':::{{py:module}} {book.module}\n:no-index-entry:\n:::']
+        top = [f'# {book.module}', self.doc(book.exported), f'{{.about}}\nBuilt in {{doc}}`{book.title} <{book.page}>`',
+               entry('module', book.module, [], ':no-index-entry:')]
         return '\n\n'.join([*top, *(self.named(book, n) for n in book.names)])+'\n'
 
 
-def toctree(caption, pages, options=':hidden:'): return f'```{{toctree}}\n:caption: {caption}\n{options}\n\n' + '\n'.join(pages) + '\n```\n'
+    def overview(self):
+        rows = [f'| {{py:mod}}`{b.module}` | {self.doc(b.exported)} | {{doc}}`{b.number} <{b.page}>` |' for b in self.books.values()]
+        return '\n'.join(['# Modules\n', '| module | | notebook |', '|---|---|---|', *rows, '', toctree('Modules', self.books)])
+
+
+def toctree(caption, pages): return f'```{{toctree}}\n:caption: {caption}\n:hidden:\n\n' + '\n'.join(pages) + '\n```\n'
 
 
 def group(book): return list(GROUPS.values())[bisect_right(list(GROUPS), book.number)-1]
@@ -240,9 +250,7 @@ def prepare(root, src):
         else: shutil.copy(b.path, src/'originals'/b.path.name)
         if b.module: (src/'api'/f'{b.module}.md').write_text(reference.page(b), encoding='utf-8')
         write_nb(prepared(b, links), src/f'{b.page[1:]}.ipynb')
-    rows = [f'| {{py:mod}}`{b.module}` | {links(safe(inspect.cleandoc(b.exported.__doc__)))} | {{doc}}`{b.number} <{b.page}>` |' for b in books if b.module]
-    tree = toctree('Modules', [b.module for b in books if b.module])
-    (src/'api/index.md').write_text('\n'.join(['# Modules\n', '| module | | notebook |', '|---|---|---|', *rows, '', tree]), encoding='utf-8')
+    (src/'api/index.md').write_text(reference.overview(), encoding='utf-8')
     landing(root, src, books, links)
 
 
@@ -254,8 +262,7 @@ def build(out, root=HERE.parents[1]) -> int: # exit status
         src = Path(tmp)/'src'; prepare(Path(root), src)
         status = build_main(['-q', '-W', '--keep-going', '-b', 'html', '-c', str(HERE), '-d', f'{tmp}/doctrees', str(src), str(out)])
     report = check(out)
-    print('\n'.join(report.wrong), f'{report.pages} pages, {report.links} links ({len(report.outside)} to other hosts), {report.sounds} sounds, '
-          f'{report.plots} pictures, {time.monotonic()-start:.0f} s', sep='\n' if report.wrong else '')
+    print(*report.wrong, f'{report}, {time.monotonic()-start:.0f} s', sep='\n')
     return int(bool(status or report.wrong))
 
 

@@ -40,6 +40,10 @@ class Report:
     outside:set = field(default_factory=set) # addresses of other hosts
     wrong:list = field(default_factory=list) # sentences
 
+    def __str__(self):
+        return (f'{self.pages} pages, {self.links} links ({len(self.outside)} to other hosts, {len(self.wrong)} wrong), '
+                f'{self.sounds} sounds, {self.plots} pictures')
+
 
 def fault(link, loaded, page, site, ids):
     "What is wrong with an internal or external link, or nothing."
@@ -48,7 +52,8 @@ def fault(link, loaded, page, site, ids):
     if parts.scheme=='mailto' and not loaded: return ''
     if parts.scheme in ('http', 'https') or (parts.netloc and not parts.scheme):
         if loaded: return 'is loaded from another host'
-        return '' if parts.scheme and re.fullmatch(r'[\w-]+(\.[\w-]+)+(:\d+)?', parts.netloc) and not re.search(r'\s', link) else 'is no address'
+        host = parts.scheme and re.fullmatch(r'[\w-]+(\.[\w-]+)+(:\d+)?', parts.netloc)
+        return '' if host and not re.search(r'\s', link) else 'is no address'
     if parts.scheme: return f'has the scheme {parts.scheme}'
     if link.startswith('/'): return 'is an absolute path'
     target = (page.parent/unquote(parts.path)).resolve() if parts.path else page
@@ -75,8 +80,7 @@ def check(site) -> Report:
 
 def main(site):
     report = check(site)
-    print('\n'.join(sorted(report.outside) + report.wrong))
-    print(f'{report.pages} pages, {report.links} links, {len(report.outside)} to other hosts, {len(report.wrong)} wrong')
+    print(*sorted(report.outside), *report.wrong, report, sep='\n')
     return bool(report.wrong)
 
 
