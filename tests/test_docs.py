@@ -47,7 +47,8 @@ def test_a_good_site(tmp_path):
     '<a href="three.html">': 'is not there', '<img src="y.png">': 'is not there', '<a href="a">': 'is not there',
     '<img srcset="x.png 1x, y.png 2x">': 'is not there',
     '<a href="a/two.html#c">': 'no such place', '<a href="#c">': 'no such place', '<a href="../other.html">': 'leaves the site',
-    '<a href="/index.html">': 'absolute path', '<a href="file:///etc/passwd">': 'scheme file', '<a href="javascript:f()">': 'scheme javascript',
+    '<a href="/index.html">': 'absolute path', '<a href="file:///etc/passwd">': 'scheme file',
+    '<a href="javascript:f()">': 'scheme javascript',
     '<script src="https://cdn.org/x.js">': 'another host', '<link href="//cdn.org/x.css">': 'another host',
     '<p style="background:url(https://cdn.org/x.png)">': 'another host',
     '<a href="https://nowhere">': 'no address', '<a href="https://a b.org/">': 'no address', '<a href="//a.org/">': 'no address'}.items())
@@ -68,7 +69,8 @@ def notebook(path, *cells):
 
 def test_what_a_page_shows(builder, tmp_path):
     "No directives, no hidden cells; outputs; where an exported name is explained."
-    path = notebook(tmp_path/'03_tiny.ipynb', '#| default_exp vq', '#| export\ndef nearest(): pass', '#| hide\nassert secret', 'print("heard")')
+    cells = '#| default_exp vq', '#| export\ndef nearest(): pass', '#| hide\nassert secret', 'print("heard")'
+    path = notebook(tmp_path/'03_tiny.ipynb', *cells)
     book = builder.Notebook(path); links = builder.Links([book])
     shown = builder.prepared(book, links).cells; text = '\n'.join(c.source for c in shown)
     assert '#|' not in text and 'secret' not in text and 'default_exp' not in text
@@ -125,14 +127,18 @@ def test_in_a_browser(small):
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *a): pass
     with http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=small)) as server, sync_playwright() as p:
-        threading.Thread(target=server.serve_forever, daemon=True).start(); url, outside, errors = f'http://127.0.0.1:{server.server_port}', [], []
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url, outside, errors = f'http://127.0.0.1:{server.server_port}', [], []
         browser = p.chromium.launch(executable_path=CHROMIUM, args=FLAGS); page = browser.new_page(viewport=dict(width=390, height=844))
         page.on('request', lambda r: r.url.startswith((url, 'data:', 'blob:')) or outside.append(r.url))
         page.on('pageerror', lambda e: errors.append(str(e))); page.on('console', lambda m: m.type=='error' and errors.append(m.text))
         for name in ('index', 'nbs/03_vq', 'api/audiolm_edu.vq', 'nbs/assignments/a1_listen_and_quantize'):
-            page.goto(f'{url}/{name}.html'); PICTURES.mkdir(parents=True, exist_ok=True); page.screenshot(path=PICTURES/f'site_{Path(name).name}.png')
+            page.goto(f'{url}/{name}.html'); PICTURES.mkdir(parents=True, exist_ok=True)
+            page.screenshot(path=PICTURES/f'site_{Path(name).name}.png')
             assert page.evaluate('document.documentElement.scrollWidth <= innerWidth'), f'{name} is wider than a telephone'
-        page.wait_for_function("() => { const all = [...document.querySelectorAll('audio')]; return all.length > 3 && all.every(a => a.duration > 0) }", timeout=20000)
-        page.goto(f'{url}/search.html?q=commitment'); page.locator('#search-results li a', has_text='Vector quantization').first.wait_for(timeout=20000)
+        assert page.locator('audio').count() > 3
+        page.wait_for_function("() => [...document.querySelectorAll('audio')].every(a => a.duration > 0)", timeout=20000)
+        page.goto(f'{url}/search.html?q=commitment')
+        page.locator('#search-results li a', has_text='Vector quantization').first.wait_for(timeout=20000)
         page.wait_for_load_state('networkidle'); browser.close(); server.shutdown()
     assert not outside and not errors
