@@ -17,7 +17,7 @@ from .semantic import *
 from .semantic_training import *
 from .tokens import *
 
-# %% ../nbs/index.ipynb #c002s1
+# %% ../nbs/index.ipynb #c003
 from .transformer import *
 from .sampling import *
 from .semantic_stage import *
@@ -32,7 +32,7 @@ from .speakers import *
 from .judgements import *
 from .listening import *
 
-# %% ../nbs/index.ipynb #c002s2
+# %% ../nbs/index.ipynb #c004
 from .attacks import *
 from .detector import *
 from .watermark import *
@@ -43,5 +43,5 @@ from .widgets import *
 from .studio import Recorder, Studio
 from .playground import DetectorPlayground
 
-# %% ../nbs/index.ipynb #c003
+# %% ../nbs/index.ipynb #c005
 __all__ = [name for name in globals() if not name.startswith('_')]  # hand on what was imported

@@ -3,11 +3,11 @@ import configparser
 import re
 import subprocess
 import sys
-import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
+import pytest
 
 import audiolm_edu
 from audiolm_edu.cli import main, parser
@@ -20,10 +20,12 @@ def settings():
 
 
 def test_declarations_agree():
+    tomllib = pytest.importorskip('tomllib')    # Python 3.11
     project = tomllib.loads((ROOT/'pyproject.toml').read_text())
     assert project['project']['name']==settings()['lib_name']
     assert project['tool']['nbdev']['lib_path']==settings()['lib_name'].replace('-','_')
     assert not {'dependencies','version','description'} & project['project'].keys()     # no fact twice
+    assert {'train','hub','eval','course','dev'} <= {k.removesuffix('_requirements') for k in settings() if k.endswith('_requirements')}
     assert re.fullmatch(r'\d+\.\d+\.\d+', audiolm_edu.__version__)
     assert audiolm_edu.__version__ in (ROOT/'CHANGELOG.md').read_text()
 
@@ -35,6 +37,35 @@ def test_readme_commands_exist():
     run = (ROOT/'.ci/run').read_text()
     for command in ("pip install -e '.[dev]' && audiolm-edu continue", "pip install -e '.[dev]' && pytest"): assert command in text
     assert "pip install -e '.[dev]' && pytest" in run
+
+
+def test_readme_is_the_index_notebook():
+    import json, runpy
+    made = runpy.run_path(str(ROOT/'.ci/readme.py'))['readme'](json.loads((ROOT/'nbs/index.ipynb').read_text())['cells'])
+    assert made==((ROOT/'README.md').read_text(), (ROOT/'nbs/continuation.png').read_bytes()), 'run python .ci/readme.py'
+    assert len(made[0].splitlines()) < 120
+    address = settings()['repository'].removeprefix('https://github.com/')
+    assert f'https://colab.research.google.com/github/{address}/blob/main/nbs/00_tour.ipynb' in made[0]
+
+
+def test_colab_installs_and_others_do_not():
+    "One guarded cell, in the notebook that the badge opens."
+    import json
+    cells = [''.join(c['source']) for p in (ROOT/'nbs').glob('*.ipynb') for c in json.loads(p.read_text())['cells'] if c['cell_type']=='code']
+    guard, = [s for s in cells if 'google.colab' in s]
+    class Shell:
+        def __init__(self): self.calls = []
+        def run_line_magic(self, *a): self.calls.append(a)
+    for modules,wanted in (({'google.colab': None}, [('pip', 'install -q audiolm-edu')]), ({}, [])):
+        shell = Shell(); exec(guard.replace('import sys', ''), dict(get_ipython=lambda: shell, sys=type('sys', (), dict(modules=modules))))
+        assert shell.calls==wanted
+
+
+def test_no_file_names_a_path_of_one_machine():
+    files = subprocess.check_output(['git', 'ls-files', '-z'], cwd=ROOT, text=True).split('\0')[:-1]
+    own = re.compile(rb'(?<![\w.])(/work/|/root/|/home/(?!user|me\b|you\b)\w|/Users/\w|/tmp/\w|/var/folders/|[A-Z]:\\\\Users)')
+    found = {f: m[0] for f in files if not f.endswith(('.safetensors', '.flac', '.npz', '.png', '.npy')) and 'test_package' not in f for m in [own.search((ROOT/f).read_bytes())] if m}
+    assert not found, found
 
 
 def test_import_is_light():
