@@ -125,7 +125,7 @@ def run_trial(name:str, job:Job) -> list[dict]:
     "Train one of `TRIALS` and measure it."
     t = TRIALS[name]; store, z = tokens_of(t.tokenizer, job)
     heard, judged = (store.only(lambda c: held_out(c['speaker'])==side) for side in (False,True))
-    pace = round(float(sum(len(drop_repeats(z)[0]) for z,_ in heard)/heard.frames.sum()), 3)
+    pace = round(float(sum(len(drop_repeats(heard[i][0])[0]) for i in range(len(heard)))/heard.frames.sum()), 3)
     torch.manual_seed(0)
     lm = model_of(t, z, [l.book for l in job.part(Codec, 'codec').rvq.levels], pace)
     crops = [TokenCrops(heard, n, 1200, seed=i) for i,n in enumerate((200,100))]
@@ -161,13 +161,13 @@ def run_codec(name:str, job:Job, most:int=40) -> list[dict]:
     (job.out/f'{file_name(name)}.mp3').write_bytes(mp3(codec.roundtrip(load_audio(prompt_path()))))
     parameters = sum(p.numel() for p in codec.parameters())
     base = dict(name=name, people=len(set(who)), clips=len(some), steps=job.steps(2000), parameters=parameters)
-    return [base|dict(zip(('value','low','high'), ratio(*f, who)), measure=k) for k,f in figures.items()]
+    return [base|dict(zip(('value','low','high'), ratio(v, n, who)), measure=k) for k,(v,n) in figures.items()]
 
 def file_name(name:str) -> str: return name.replace(' ', '_').replace(',', '')
 
 
 # %% ../nbs/20_ablations.ipynb #c016n1
-HEARD = {'as shipped': {}, 'sound alone': dict(guide=0.), **{f'guide {g:g}': dict(guide=g) for g in (1.,1.5,3.)},
+HEARD:dict[str,dict] = {'as shipped': {}, 'sound alone': dict(guide=0.), **{f'guide {g:g}': dict(guide=g) for g in (1.,1.5,3.)},
          **{f'temperature {t:g}': dict(temperature=(t,t,.6)) for t in (.4,.6,1.)}}
 
 def known_words(job:Job, orders:list, hear:Callable) -> set:

@@ -26,9 +26,8 @@ def torchaudio_without_extension():
     except (ImportError, OSError, RuntimeError):  # built for another torch
         for name in [n for n in sys.modules if n.split('.')[0]=='torchaudio']: del sys.modules[name]
         empty = types.ModuleType('torchaudio._extension')
-        empty._IS_TORCHAUDIO_EXT_AVAILABLE = empty._IS_ALIGN_AVAILABLE = False
-        empty._check_cuda_version = lambda: None
-        empty.fail_if_no_align = lambda f: f
+        vars(empty).update(_IS_TORCHAUDIO_EXT_AVAILABLE=False, _IS_ALIGN_AVAILABLE=False,
+                           _check_cuda_version=lambda: None, fail_if_no_align=lambda f: f)
         sys.modules['torchaudio._extension'] = empty
         import torchaudio
 

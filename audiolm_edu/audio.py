@@ -114,7 +114,7 @@ def stream_audio(
 def as_sound(
     x,                          # path, array or tensor (S,)
     max_seconds:float=math.inf, # longer files are an error
-    name:str='the sound',       # what to call an array in a message
+    name:str|Path='the sound',  # what to call an array in a message
 )->Tensor:                      # (S,) float32
     "A sound at 16 kHz from whatever holds it, or an `AudioError` that says what is wrong with it."
     if isinstance(x, (str, Path)): return load_audio(x, max_seconds=max_seconds)

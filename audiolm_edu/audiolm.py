@@ -7,7 +7,7 @@ __all__ = ['MANNER', 'DRAWN', 'Take', 'Dice', 'as_prompt', 'about', 'AudioLM', '
 
 # %% ../nbs/14_audiolm.ipynb #c002
 import itertools, json, math, random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,8 +239,11 @@ def _steps(self:AudioLM, drafts:list) -> int:
 # %% ../nbs/14_audiolm.ipynb #c030
 @patch
 @torch.inference_mode()
-def _takes(self:AudioLM, start, prompt, seed, dice:Dice, progress:bool):
-    "A take, or a list; `start` makes (sound (S,), frames, words or None) of a prompt."
+def _takes(self:AudioLM,
+    start:Callable[...,tuple[Tensor,int,Tensor|None]], # prompt -> sound (S,), frames, words
+    prompt, seed, dice:Dice, progress:bool,
+):
+    "A take, or a list."
     from tqdm.auto import tqdm
     many = [isinstance(v, (list,tuple)) for v in (prompt, seed)]
     prompts = prompt if many[0] else [prompt]*(len(seed) if many[1] else 1)
@@ -255,7 +258,7 @@ def _takes(self:AudioLM, start, prompt, seed, dice:Dice, progress:bool):
     return takes if any(many) else takes[0]
 
 # %% ../nbs/14_audiolm.ipynb #c032
-DRAWN = COARSE
+DRAWN:int = COARSE
 
 @patch
 def _dice(self:AudioLM, temperature=None, top_k=None, top_p=None, drawn=DRAWN, guide=None, hold=None) -> Dice:
@@ -321,7 +324,7 @@ def _sound(self:AudioLM, y:Tensor, a:int, b:int) -> Tensor:
 def stream(self:AudioLM,
     prompt, seconds:float=7., seed:int|None=None, temperature=None, top_k=None, top_p=None,
     drawn:int=DRAWN, guide:float|None=None, hold:float|None=None, tick:Callable|None=None, # called after each token
-)->Iterator[Tensor]: # pieces (S,) of the continuation; the generator returns the `Take`
+)->Generator[Tensor,None,Take]: # pieces (S,) of the continuation; the generator returns the `Take`
     "`continue_from` that hands out the new sound while the rest is being written."
     dice = self._dice(temperature, top_k, top_p, drawn, guide, hold)
     dice.tick = tick

@@ -184,7 +184,7 @@ def load_metrics(
     without:tuple=(), # names to leave out
 )->tuple[dict,list[str]]: # {name: function of (x,y), None if not installed}, what to install
     "The metrics that can be computed here, and a sentence for each that cannot."
-    ready, notes = {}, []
+    ready:dict = {}; notes = []
     for name,(make,package) in METRICS.items():
         if name in without: continue
         try: ready[name] = make()

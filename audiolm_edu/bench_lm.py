@@ -114,7 +114,8 @@ def import_peer():
         f"audiolm-pytorch is not installed ({e}); notebook 84b says how, or leave out --peer.") from None
     finally:
         for name in new:   # nobody else shall take a stand-in for the real one
-            if name in sys.modules and sys.modules[name].__spec__.loader is None: del sys.modules[name]
+            spec = getattr(sys.modules.get(name), '__spec__', None)
+            if spec and spec.loader is None: del sys.modules[name]
     peer.get_encoded_dim = lambda name: 768  # would ask a hub for the width of a text model; no text here
     peer.tqdm = lambda it, **_: it
     logging.getLogger('transformers').setLevel(logging.ERROR)
@@ -206,7 +207,7 @@ def command_row(seconds:float=7.) -> dict:
     with tempfile.TemporaryDirectory() as d:
         out = Path(d)/'out.wav'
         program = 'import sys; from audiolm_edu.cli import main; sys.exit(main())'
-        command = [sys.executable, '-c', program, 'continue', '--seconds', f'{seconds:g}', '-o', out]
+        command = [sys.executable, '-c', program, 'continue', '--seconds', f'{seconds:g}', '-o', str(out)]
         start = time.perf_counter()
         done = subprocess.run(command, capture_output=True, text=True)
         took = time.perf_counter()-start

@@ -9,6 +9,7 @@ __all__ = ['rates', 'mark_sounds', 'messages', 'bits_right', 'quality_rows', 'at
 
 # %% ../nbs/84d_bench_marks.ipynb #c002
 import statistics, time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -70,7 +71,7 @@ def attack_rows(pair:Watermark, codec, x:Tensor, told:list[int]) -> list[dict]:
         torch.manual_seed(0); no = [pair.detect(v) for v in f(x)]
         scores = [[round(r.score, 2) for r in side] for side in (yes, no)]
         bits = statistics.fmean(bits_right(r.message, m) for r,m in zip(yes, told))
-        rows.append(dict(attack=name, bits=bits, yes=scores[0], no=scores[1], **rates(*scores, pair.config.threshold)))
+        rows.append(dict(attack=name, bits=bits, yes=scores[0], no=scores[1], **rates(scores[0], scores[1], pair.config.threshold)))
     return rows
 
 # %% ../nbs/84d_bench_marks.ipynb #c011
@@ -94,7 +95,7 @@ def place_rows(pair:Watermark, clips:list[Clip], codec, most:int=40, seed:int=0)
 # %% ../nbs/84d_bench_marks.ipynb #c013
 def alarm_rows(pair:Watermark, sounds) -> dict: # an iterable of (S,)
     "Unmarked sounds that are called marked."
-    seconds = alarms = files = flagged = 0
+    seconds = alarms = 0.; files = flagged = 0
     for x in sounds:
         r = pair.detect(x)
         seconds += len(x)/SR; files += 1
@@ -123,7 +124,7 @@ def people(folder) -> list[Clip]:
 # %% ../nbs/84d_bench_marks.ipynb #c015
 def watermark_bench(
     pair:Watermark, codec, clips:list[Clip],
-    piano:list[Path]=(), # recordings without a mark, to be left in peace
+    piano:Sequence[Path]=(), # recordings without a mark, to be left in peace
     most:int=60,
 )->dict:
     "All figures; one thread."
@@ -185,7 +186,7 @@ def judged(det:Detector, yes:list, no:list) -> dict:
     sides = [[det.judge(x) for x in side] for side in (yes, no)]
     p = [[round(v.probability, 4) for v in side if v.known] for side in sides]
     unknown = statistics.fmean(not v.known for side in sides for v in side)
-    return rates(*p, .5) | dict(yes=p[0], no=p[1], unknown=unknown)
+    return rates(p[0], p[1], .5) | dict(yes=p[0], no=p[1], unknown=unknown)
 
 # %% ../nbs/84d_bench_marks.ipynb #c019
 def detector_bench(

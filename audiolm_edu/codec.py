@@ -62,6 +62,7 @@ def griffin_lim(
     table = torch.rand(256, A.shape[-1], generator=torch.Generator().manual_seed(0))
     angle = 2*math.pi*table[torch.arange(T)%256].to(A.device)
     phase, pad = torch.polar(torch.ones_like(angle), angle), ((n-hop)//2, (n-hop)//2)
+    before:Tensor   # `X` of the last round
     for i in range(iterations):
         X = stft(F.pad(istft(A*phase, hop), pad), n, hop)
         phase = torch.sgn(torch.lerp(before, X, 1+momentum) if i else X)   # X/|X|
@@ -194,7 +195,7 @@ class Decoder(nn.Module):
 # %% ../nbs/04_codec.ipynb #c038
 class Codec(nn.Module):
     "Sound to acoustic tokens (B,T,Q) and back."
-    Config = CodecConfig
+    Config:type = CodecConfig
     def __init__(self, config:CodecConfig):
         super().__init__()
         self.config, self.quantize = config, True
@@ -204,12 +205,12 @@ class Codec(nn.Module):
     @classmethod
     def from_pretrained(cls, name:str='speech'): return load_model(cls, name, 'codec')
 
-    def quantized(self, x:Tensor) -> tuple[Tensor,Tensor,Tensor]:
+    def quantized(self, x:Tensor) -> tuple[Tensor,Tensor|None,Tensor]:
         "(B,S), S a multiple of a token -> vectors (B,T,D), tokens (B,T,Q), commitment loss."
         z = self.encoder(x)
         return self.rvq(z) if self.quantize else (z, None, z.new_zeros(()))
 
-    def forward(self, x:Tensor) -> tuple[Tensor,Tensor,Tensor]:
+    def forward(self, x:Tensor) -> tuple[Tensor,Tensor|None,Tensor]:
         "(B,S), S a multiple of a token -> reconstruction (B,S), tokens (B,T,Q), commitment loss."
         z, tokens, commit = self.quantized(x)
         return self.decoder(z), tokens, commit

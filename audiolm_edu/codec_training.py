@@ -32,7 +32,8 @@ def mel_loss(
     y:Tensor, # (B,S) reconstruction
 )->Tensor:    # scalar, in nepers: .115 is one decibel
     "Mean absolute difference of log-mel spectra, five window lengths (after SoundStream, III-E)."
-    return sum(F.l1_loss(_bands(y, n, m), _bands(x, n, m)) for n,m in WINDOWS.items())/len(WINDOWS)
+    apart = (F.l1_loss(_bands(y, n, m), _bands(x, n, m)) for n,m in WINDOWS.items())
+    return sum(apart, torch.zeros(()))/len(WINDOWS)
 
 # %% ../nbs/06_codec_training.ipynb #c009
 @torch.autocast('cpu', enabled=False)
@@ -42,7 +43,7 @@ def soundstream_mel_loss(
     y:Tensor, # (B,S) reconstruction
 )->Tensor:    # scalar
     "After SoundStream's multi-scale mel loss (III-E): linear L1 plus weighted logarithmic L2."
-    total = 0.
+    total = torch.zeros(())
     for s in (2**i for i in range(6, 12)):
         a, b = (_bands(v, s, 64) for v in (x, y))
         total = total + F.l1_loss(b.exp(), a.exp()) + (s/2)**.5*(b-a).pow(2).mean(-1).sqrt().mean()
@@ -69,7 +70,7 @@ def spectral_loss(
     return loss
 
 # %% ../nbs/06_codec_training.ipynb #c015
-def _looks(critic:nn.Module, h) -> list: # features of every layer, scores last
+def _looks(critic:'Discriminator|WaveDiscriminator', h:Tensor) -> list[Tensor]: # features of every layer, scores last
     features = []
     for layer in critic.layers: features.append(h := F.leaky_relu(layer(h), .2))
     return features+[critic.out(h)]
@@ -118,12 +119,12 @@ class Critics(nn.Module):
     def judge(self, x:Tensor, y:Tensor) -> Tensor:
         "The critics' own loss on originals `x` and coded `y`, as the critics take them."
         hinge = lambda d: F.relu(1-d(x)[-1].float()).mean()+F.relu(1+d(y)[-1].float()).mean()
-        return sum(hinge(d) for d in self.critics)/len(self.critics)
+        return sum(map(hinge, self.critics), torch.zeros(()))/len(self.critics)
 
     def fool(self, x:Tensor, y:Tensor) -> tuple[Tensor,Tensor]:
         "The codec's losses: adversarial, and feature matching relative to the features' size."
         gap = lambda a, b: (a-b).abs().float().mean()/a.abs().float().mean()
-        adversarial = matching = 0.
+        adversarial = matching = torch.zeros(())
         for d in self.critics:
             with torch.no_grad(): real = d(x)
             *features, score = d(y)
@@ -185,6 +186,7 @@ def codec_loss(self:CodecGame, x:Tensor) -> tuple[Tensor,dict]:
 
 @patch
 def critics_loss(self:CodecGame, x:Tensor) -> tuple[Tensor,dict]:
+    assert self.critics is not None   # they play
     loss = self.critics.judge(*self.pair)
     return loss, dict(critics=loss.item())
 

@@ -32,7 +32,7 @@ class Differs(AssertionError):
 class Broken(Exception):
     "An answer in another process (91) raised an error, or the process ended."
 
-def holds(true:bool, text:str):
+def holds(true:bool|Tensor, text:str):
     "Raise `Differs` with `text` unless it is true."
     if not true: raise Differs(text)
 
@@ -252,7 +252,7 @@ def assignment(name:str) -> Assignment:
 def wrong_answers(cells:list[Cell]) -> list[tuple[str,str,str]]: # question, what its check must say, code
     "Those that a master holds."
     found = [(first_line(c.source, 'wrong'), c.source) for c in cells if c.kind=='code']
-    return [(*(s.strip() for s in head.split(':', 1)), source) for head,source in found if head]
+    return [(q.strip(), said.strip(), source) for head,source in found if head for q,said in [head.split(':', 1)]]
 
 # %% ../nbs/90_course.ipynb #c027
 def released(cells:list[Cell]) -> list[Cell]:
@@ -290,11 +290,11 @@ def release(name:str, out) -> list[Path]: # the notebook; a module and its tests
     path, out = master(name), Path(out)
     cells = released(cells_of(path)); out.mkdir(parents=True, exist_ok=True)
     texts = {path.name: as_notebook(cells), f'{name}.py': graded_code(cells)+'\n', f'test_{name}.py': TESTS.format(name=name)}
-    texts = {out/k: v for k,v in texts.items()}
-    there = [p for p in texts if p.exists()]
+    files = {out/k: v for k,v in texts.items()}
+    there = [p for p in files if p.exists()]
     if there: raise AudioError(f"{there[0]}: is there already; choose another folder, so that nobody's work is lost.")
-    for path,text in texts.items(): write_atomically(path, lambda p: p.write_text(text, encoding='utf-8'))
-    return list(texts)
+    for file,text in files.items(): write_atomically(file, lambda p: p.write_text(text, encoding='utf-8'))
+    return list(files)
 
 # %% ../nbs/90_course.ipynb #c031
 def recalled(cells:list[Cell]) -> list[Cell]:

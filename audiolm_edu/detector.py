@@ -67,7 +67,7 @@ class WornCrops(NamedCrops):
         super().__init__(store, CLASSES, size, seed)
         self.samples, self.pair = 13*SR//10, pair      # a second is left when it is played faster
 
-    def __call__(self, i:int) -> tuple[Tensor,Tensor]:
+    def __call__(self, i:int) -> tuple[Tensor,Tensor]:   # type: ignore[override]  # more than `Crops`
         x, label = super().__call__(i)
         rng, kinds, parts = random.Random(i), list(DRAWS.values()), []
         for part in x.split(4):
@@ -174,7 +174,7 @@ def train_detector(
     store:Waveforms,     # packed sounds; the `speaker` of each is one of `CLASSES`, see `both_sides`
     folder,              # checkpoints and the weights; run again to resume
     steps:int=2500, width:int=32, size:int=32,
-    held:list=(),        # (sound (S,), was it generated?) of people whom `store` lacks: to calibrate with
+    held:list|tuple=(),  # (sound (S,), was it generated?) of people whom `store` lacks: to calibrate with
     pair:Watermark|None=None, # to mark half of both sides
 )->Detector:             # in evaluation mode; also saved in `folder`
     "Train the network, and calibrate its answers."

@@ -43,7 +43,7 @@ def dtw_path(
         for j,here in enumerate(row):
             cost[i,j] = here + min((cost[p] for p in back(i, j)), default=0)
     path = [(i,j)]
-    while path[-1]!=(0,0): path.append(min(back(*path[-1]), key=cost.get))
+    while path[-1]!=(0,0): path.append(min(back(*path[-1]), key=cost.__getitem__))
     return path[::-1]
 
 def dtw(d:Tensor) -> float: # (T,U) -> one number
@@ -249,7 +249,7 @@ def abx(
     draws:int=0,               # bootstrap draws for 'within_95' and 'across_95'; 0: neither
 )->dict:                       # 'within', 'across': errors; 'n_within', 'n_across': cells
     "ABX error within and across speakers: 0 perfect, .5 chance, NaN where there is no cell."
-    items, out = items_from(phones), {}
+    items = items_from(phones); out:dict = {}
     sounds = _item_sounds(features, items, rate)
     for name in ('within', 'across'):
         cells = cells_from(items, name=='across', most, voices, seed)

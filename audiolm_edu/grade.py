@@ -31,9 +31,10 @@ def kill_what_is_left(home:str):
 # %% ../nbs/91_grade.ipynb #c005
 class Submission:
     "Answers in a process of their own."
+    process:subprocess.Popen|None = None
     def __init__(self, cells:list, allow=None, seconds:int=120, memory:int=6*2**30): # processor time and bytes, at most
         self.first = dict(cells=cells, allow=allow or {}, seconds=seconds, memory=memory)
-        self.process, self.walls, self.trouble, self.home = None, [], '', tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.walls, self.trouble, self.home = [], '', tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
     def __enter__(self): return self
     def __exit__(self, *_): self.stop(); self.home.cleanup()
@@ -43,7 +44,7 @@ class Submission:
         if self.process is None: return
         with contextlib.suppress(ProcessLookupError, PermissionError): os.killpg(self.process.pid, signal.SIGKILL)
         self.process.kill(); self.process.wait(); kill_what_is_left(self.home.name)
-        for pipe in (self.process.stdin, self.process.stdout):
+        for pipe in filter(None, (self.process.stdin, self.process.stdout)):
             with contextlib.suppress(OSError): pipe.close()
         self.process = None
 
@@ -57,7 +58,7 @@ def start(self:Submission, within:float=60.):
     "A new process that has read the answers."
     here = self.home.name
     env = dict(PATH=os.environ.get('PATH', ''), HOME=here, TMPDIR=here, OMP_NUM_THREADS='1', MPLBACKEND='agg')
-    pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
+    pipes:dict = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
     self.process = subprocess.Popen([sys.executable, '-P', '-s', worker.__file__], cwd=here, env=env, start_new_session=True, **pipes)
     try: said, _ = self.talk(self.first|dict(folder=here), within=within)
     except (Broken, TimeoutError) as e: self.trouble = f'the file as a whole: {e or "not read after a minute"}'; return
@@ -156,10 +157,10 @@ def submissions(folder, of:str|None=None) -> list[tuple[Path,str,str]]: # file, 
     folder, found = Path(folder), []
     if not folder.is_dir(): raise AudioError(f"{folder}: is not a folder.")
     for p in sorted(folder.rglob('*')):
-        m = re.search(NAMED, p.stem)
-        if p.suffix not in ('.py', '.ipynb') or not (m or of) or p.stem.startswith('test_'): continue
+        m = re.search(NAMED, p.stem); name = of or (m[1] if m else '')
+        if p.suffix not in ('.py', '.ipynb') or not name or p.stem.startswith('test_'): continue
         rest = p.stem[:m.start()].strip('_-') if m else p.stem
-        found.append((p, rest or (p.parent.name if p.parent!=folder else p.stem), of or m[1]))
+        found.append((p, rest or (p.parent.name if p.parent!=folder else p.stem), name))
     if found: return found
     raise AudioError(f"{folder}: holds no file that is named after an assignment, such as alice/a1.ipynb.")
 
@@ -172,9 +173,9 @@ def try_out(path:Path, given:Assignment) -> list[Outcome]:
 def grade(folder, secret:str, workers:int=2, assignments:str|None=None, **limits) -> list[Mark]:
     "All submissions of a folder."
     from tqdm.auto import tqdm
-    todo = [(p, who, assignment(name)) for p,who,name in submissions(folder, assignments)]
+    todo = [(p, who, assignment(name), secret) for p,who,name in submissions(folder, assignments)]
     with ThreadPoolExecutor(workers) as pool:
-        return list(tqdm(pool.map(lambda t: mark(*t, secret, **limits), todo), total=len(todo), desc='grade'))
+        return list(tqdm(pool.map(lambda t: mark(*t, **limits), todo), total=len(todo), desc='grade'))
 
 # %% ../nbs/91_grade.ipynb #c017
 def as_csv(marks:list[Mark], path:Path):

@@ -72,7 +72,7 @@ def pairs(
 )->list[Pair]:
     "The pairs that come with the package."
     folder = Path(folder or str(files('audiolm_edu')/'pairs'))
-    with (folder/'pairs.csv').open(newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f))
+    with (folder/'pairs.csv').open(newline='', encoding='utf-8') as f: rows:list[dict] = list(csv.DictReader(f))
     sizes = [int(r.pop(f'frames_{side}')) for r in rows for side in ('real','other')]
     z = torch.from_numpy(np.fromfile(folder/'pairs.i16', '<i2').astype(np.int64)).split(sizes)
     found = [Pair(**r|dict(heard=int(r['heard'])), z_real=a, z_other=b)

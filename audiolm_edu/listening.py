@@ -415,7 +415,7 @@ def _next(self:ListeningTest):
 @patch
 def _heard(self:ListeningTest, _):
     "What plays has been listened to."
-    if self.deck.playing: self.session.listen(self.deck.track); self._show()
+    if self.deck is not None and self.deck.playing: self.session.listen(self.deck.track); self._show()
 
 # %% ../nbs/15d_listening.ipynb #c082
 @patch

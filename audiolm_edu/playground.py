@@ -46,7 +46,8 @@ def called(
     threshold:float,
 )->tuple[Tally,Tally]: # of the generated sounds, of the recordings
     "How many of each are called generated."
-    return tuple(Tally(sum(p > threshold for p in side), len(side)) for side in (yes, no))
+    above = lambda side: Tally(sum(p > threshold for p in side), len(side))
+    return above(yes), above(no)
 
 # %% ../nbs/81b_playground.ipynb #c012
 def roc(
@@ -72,7 +73,7 @@ def picture(draw, words:str) -> str: # draw(axes); what it shows, for a screen r
     "A plot for light and dark pages."
     from matplotlib import rc_context
     from matplotlib.figure import Figure
-    grey = dict.fromkeys(('text.color','axes.labelcolor','axes.edgecolor','xtick.color','ytick.color'), INK)
+    grey:dict = dict.fromkeys(('text.color','axes.labelcolor','axes.edgecolor','xtick.color','ytick.color'), INK)
     with rc_context(grey|{'font.size': 11}):
         fig, f = Figure((4.4,2.6), dpi=140, layout='constrained'), io.BytesIO()
         draw(fig.subplots()); fig.savefig(f, transparent=True)

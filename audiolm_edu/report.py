@@ -12,7 +12,7 @@ __all__ = ['ABX', 'VISQOL', 'ERRORS', 'VOICES', 'JUDGED', 'TINY', 'FULL', 'TITLE
 import base64, html, io, json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Callable, Sequence
 
 import numpy as np
 import torch
@@ -52,8 +52,8 @@ class Figure:
 
 # %% ../nbs/15e_report.ipynb #c008
 def ratio(
-    values:list, weights:list, # one of each for every sound
-    who:list,                  # its speaker
+    values:Sequence, weights:Sequence, # one of each for every sound
+    who:Sequence,                      # its speaker
     draws:int=1000, seed:int=0,
 )->tuple[float,float|None,float|None]: # sum of values over sum of weights; its interval, if there are 2 speakers
     "A mean with its bootstrap interval over speakers."
@@ -83,8 +83,8 @@ def abx_figures(lm:AudioLM, most:int, residual:ResidualSemantic|None=None) -> li
     for row,paper in ABX.items():
         if row not in next(iter(vectors.values())): continue
         r = abx({p: v[row] for p,v in vectors.items()}, phones, most=most, draws=200)
-        out += [Figure('I', row, f'ABX {k}, %', p, 100*r[k], *[100*v for v in r[f'{k}_95']], 50., r[f'n_{k}'])
-                for k,p in zip(('within','across'), paper)]
+        out += [Figure('I', row, f'ABX {k}, %', p, 100*r[k], 100*low, 100*high, 50., r[f'n_{k}'])
+                for k,p in zip(('within','across'), paper) for low,high in [r[f'{k}_95']]]
     return out
 
 # %% ../nbs/15e_report.ipynb #c012
@@ -151,7 +151,8 @@ def word_figures(sounds:dict, some:list[Clip], recognisers:dict) -> list[Figure]
             for k,p in zip(('CER','WER'), ERRORS[row]):
                 score = lambda texts: list(zip(*(errors(c.text, t)[k] for c,t in zip(some, texts))))
                 v, n = score(heard); cv, cn = score([c.text for c in some[1:]+some[:1]])
-                out.append(Figure('II', row, f'{k}, {name}, %', p, *[100*r if r is not None else None for r in ratio(v, n, who)],
+                mean, low, high = ratio(v, n, who)
+                out.append(Figure('II', row, f'{k}, {name}, %', p, 100*mean, low and 100*low, high and 100*high,
                                   100*sum(cv)/sum(cn), len(some), names))
     return out
 
@@ -239,7 +240,7 @@ def picture_of(figures:list[Figure]) -> str:
     fig, ax = plt.subplots(figsize=(6, .35*len(figures)+.9), layout='constrained')
     marks = dict(ours=('o', 'C0', 'this model'), paper=('D', 'C1', 'the paper'), chance=('|', 'k', 'chance'))
     for i,f in enumerate(reversed(figures)):
-        if f.low is not None: ax.plot([f.low,f.high], [i,i], color='C0', lw=3, alpha=.4)
+        if f.low is not None and f.high is not None: ax.plot([f.low,f.high], [i,i], color='C0', lw=3, alpha=.4)
         for name,(mark,color,label) in marks.items():
             if getattr(f, name) is not None: ax.plot(getattr(f, name), i, mark, color=color, label=label if i==0 else '')
     ax.set_yticks(range(len(figures)), [f.row for f in reversed(figures)]); ax.set_xlabel(figures[0].measure)

@@ -77,6 +77,7 @@ def with_neighbours(
 # %% ../nbs/07_semantic.ipynb #c015
 class Tokenizer(nn.Module):
     "Vectors of sound, scaled and named by the nearest centre; a subclass says which, in `raw`."
+    mean:Tensor; std:Tensor; centroids:Tensor
     def __init__(self, width:int, clusters:int):
         super().__init__()
         self.register_buffer('mean', torch.zeros(width))
@@ -211,6 +212,7 @@ class SemanticEncoder(nn.Module):
 class SemanticTokenizer(Tokenizer):
     "Sound to semantic tokens (B,T) at 25 Hz (AudioLM, section III-B, in small)."
     Config = SemanticConfig
+    shared:Tensor
     def __init__(self, config:SemanticConfig):
         super().__init__(config.width, config.clusters)
         self.config, self.encoder = config, SemanticEncoder(config)

@@ -63,6 +63,7 @@ def stacked(mel:Tensor) -> Tensor:
 
 class RandomProjection(nn.Module):
     "Labels from a codebook that nobody trained (BEST-RQ, Chiu et al. 2022, section 3.1)."
+    matrix:Tensor; book:Tensor
     def __init__(self, dim:int, codes:int=256, width:int=16, seed:int=0):
         super().__init__()
         g = torch.Generator().manual_seed(seed)
@@ -101,7 +102,7 @@ def loss(self:MaskedPrediction, batch) -> tuple[Tensor,dict]: # (B,S), S a multi
     logits = self.head(self.encoder(heard, mask)[-1])
     parts = [soft_cross_entropy(logits[m], p[m]) for m in (mask, ~mask)]
     hit = (logits[mask].argmax(-1)==p[mask].argmax(-1)).float().mean()
-    return sum(w*l for w,l in zip(self.weights, parts)), dict(
+    return self.weights[0]*parts[0]+self.weights[1]*parts[1], dict(
         hidden=parts[0].item(), seen=parts[1].item(), hit=hit.item())
 
 # %% ../nbs/07b_semantic_training.ipynb #c024
@@ -181,6 +182,7 @@ def loss(self:W2vBert,
 # %% ../nbs/07b_semantic_training.ipynb #c035
 class Mixture(nn.Module):
     "A Gaussian mixture with full covariances; vectors to posteriors."
+    weight:Tensor; mean:Tensor; root:Tensor
     def __init__(self, components:int, dim:int):
         super().__init__()
         self.register_buffer('weight', torch.full((components,), 1/components))
@@ -223,12 +225,12 @@ def speaker_free(
     mixture:Mixture, # of `cepstra` with two orders of slopes, standardised: 39 dimensions
     x:Tensor,        # (B,S) samples
     sharp:float=.3,
-    tracts:tuple=(.88,.94,1.,1.06,1.12), # vocal tracts to average over
+    tracts:tuple|list=(.88,.94,1.,1.06,1.12), # vocal tracts to average over
 )->Tensor:           # (B,T,components)
     "Soft labels at 25 Hz that depend little on the vocal tract."
     mel = log_mel(pad_to_token(x))
     answer = lambda f: per_token(mixture(standardised(cepstra(warp(mel, f), slopes=2)), sharp))
-    return sum(answer(f) for f in tracts)/len(tracts)
+    return sum((answer(f) for f in tracts), torch.zeros(()))/len(tracts)
 
 # %% ../nbs/07b_semantic_training.ipynb #c043
 def likeliest_tract(

@@ -22,12 +22,14 @@ from .vq import ResidualVQ, bit_rate
 # %% ../nbs/06b_soundstream.ipynb #c005
 class Causal:
     "A layer that sees `context` positions before its input: zeros, or the end of the last packet."
-    streaming, past = False, None   # `streaming` below switches the memory on
+    weight:Tensor; bias:Tensor|None; context:int   # of the convolution beside it
+    streaming = False              # `streaming` below switches the memory on
+    past:Tensor|None = None
 
     def start(self, inputs:int): # how many numbers are added up in one output
         "First weights that keep the size of a signal; biases of zero."
         nn.init.normal_(self.weight, std=inputs**-.5)
-        nn.init.zeros_(self.bias)
+        if self.bias is not None: nn.init.zeros_(self.bias)
 
     def recall(self, x:Tensor) -> Tensor: # (B,C,T) -> (B,C,context+T)
         "`x` with what came before it in front."
@@ -55,7 +57,7 @@ class CausalUpsample(Causal, nn.ConvTranspose1d):
         super().__init__(into, out, 2*stride, stride)
         self.start(2*into)
 
-    def forward(self, x:Tensor) -> Tensor:
+    def forward(self, x:Tensor) -> Tensor:   # type: ignore[override]  # no `output_size`
         s = self.stride[0]
         return super().forward(self.recall(x))[..., s:-s]
 
@@ -63,9 +65,9 @@ class CausalUpsample(Causal, nn.ConvTranspose1d):
 class ResidualUnit(nn.Sequential):
     "x + conv1(ELU(conv7(ELU(x)))) (SoundStream, section III-A), half as wide inside."
     def __init__(self, width:int, dilation:int):
-        super().__init__(nn.ELU(), CausalConv(width, width//2, 7, dilation=dilation),
-                         nn.ELU(), CausalConv(width//2, width, 1))
-        self[-1].start(2*width)   # not width/2: what a unit adds is half as large at first
+        near, back = CausalConv(width, width//2, 7, dilation=dilation), CausalConv(width//2, width, 1)
+        super().__init__(nn.ELU(), near, nn.ELU(), back)
+        back.start(2*width)   # not width/2: what a unit adds is half as large at first
 
     def forward(self, x:Tensor) -> Tensor: return x+super().forward(x)
 
@@ -131,7 +133,7 @@ class WaveDecoder(nn.Sequential):
 # %% ../nbs/06b_soundstream.ipynb #c023
 class SoundStream(Codec):
     "Sound to acoustic tokens (B,T,Q) and back (Zeghidour et al. 2021); interface of `Codec`."
-    Config = SoundStreamConfig
+    Config = SoundStreamConfig; config:SoundStreamConfig; encoder:WaveEncoder; decoder:WaveDecoder   # type: ignore[assignment]
     def __init__(self, config:SoundStreamConfig):
         nn.Module.__init__(self)   # not `Codec`'s: it would build the frame codec's parts
         self.config, self.quantize = config, True
@@ -139,7 +141,7 @@ class SoundStream(Codec):
         self.rvq = ResidualVQ(config.levels, config.codes, config.latent)
 
     @classmethod
-    def from_pretrained(cls, name): return load_model(cls, name, 'codec')   # none in the package
+    def from_pretrained(cls, name:str): return load_model(cls, name, 'codec')   # type: ignore[override]  # none in the package
 
     @torch.no_grad()
     def encode(self, x:Tensor) -> Tensor: # (B,S) -> (B,T,Q) int64

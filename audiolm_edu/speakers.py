@@ -82,7 +82,7 @@ def probabilities(self:CropCNN, x:Tensor) -> Tensor: # (S,) -> (classes,)
 @patch
 def answer(self:CropCNN, x:Tensor): # (S,) -> one of `config.classes`
     "The likeliest class."
-    return self.config.classes[self.probabilities(x).argmax().item()]
+    return self.config.classes[int(self.probabilities(x).argmax())]
 
 # %% ../nbs/15b_speakers.ipynb #c019
 class NamedCrops(Crops):
@@ -94,7 +94,7 @@ class NamedCrops(Crops):
         super().__init__(store, size, SR, [1/total[s] for s in who], seed=seed)
         self.label = torch.tensor([list(classes).index(s) for s in who])
 
-    def __call__(self, i:int) -> tuple[Tensor,Tensor]:
+    def __call__(self, i:int) -> tuple[Tensor,Tensor]:   # type: ignore[override]  # more than `Crops`
         rng = np.random.default_rng((self.seed, i))
         drawn = rng.choice(len(self.p), self.size, p=self.p)
         return torch.stack([self._crop(c, rng) for c in drawn]), self.label[drawn]

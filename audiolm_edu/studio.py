@@ -77,7 +77,7 @@ def parting(
 )->int:       # frames; the shorter length, if they never part
     "The first frame at which two rows of tokens differ."
     n = min(len(a), len(b)); apart = (a[:n]!=b[:n]).nonzero()
-    return apart[0].item() if len(apart) else n
+    return int(apart[0]) if len(apart) else n
 
 def shared(a:Tensor, b:Tensor) -> str: # (T,), (T',)
     "In words: until when two rows are the same, and how much of the rest is."
@@ -113,11 +113,11 @@ def _knobs() -> dict: # name -> widget
 class Studio(VBox):
     "A prompt, the dice, a deck, and a shelf of takes."
     status, busy = t.Unicode(), t.Bool(False)   # what is being done, or what went wrong
-    prompt_name = t.Unicode()
-    shelf = t.List(t.Unicode())                 # names of `takes`
+    prompt_name, shelf = t.Unicode(), t.List(t.Unicode())   # `shelf`: names of `takes`
+    thread:threading.Thread|None = None         # that writes
 
     def __init__(self, model:str='speech'):
-        self.takes, self.models, self.own, self.thread, self.stopping = {}, {}, {}, None, False
+        self.takes, self.models, self.own, self.stopping = {}, {}, {}, False
         self.knobs, self.deck, self.pair = _knobs(), Deck(title='the take'), Deck(title='two takes')
         wide = Layout(width='21em')
         self.model = Combobox(value=model, options=models(), description='model', ensure_option=False,

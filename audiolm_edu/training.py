@@ -205,7 +205,7 @@ def _average(self:Trainer, name, module):
 def _gather(self:Trainer, whole:bool):
     "FSDP only: hold all weights in every process, or let go of them."
     for m in (m for w in self.wrapped.values() for m in w.modules() if hasattr(m, 'unshard')):
-        m.unshard() if whole else m.reshard()
+        getattr(m, 'unshard' if whole else 'reshard')()
 
 # %% ../nbs/05_training.ipynb #c044
 @patch
@@ -266,7 +266,8 @@ def _placed(
     like:Tensor, # perhaps sharded
 )->Tensor:       # `v`, where and how `like` is
     if not hasattr(like, 'full_tensor'): return v.to(like.device)
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
+    assert isinstance(like, DTensor)
     return distribute_tensor(v.to(like.device), like.device_mesh, like.placements)
 
 # %% ../nbs/05_training.ipynb #c053
@@ -381,9 +382,9 @@ def plot(self:Trainer,
 ):
     "Training and validation curves."
     import matplotlib.pyplot as plt
-    names = names or sorted({k for h in self.history for k in h}-{'step'})
     plt.figure(figsize=(6,2.4))
-    for n in names: plt.plot(*zip(*[(h['step'], h[n]) for h in self.history if n in h]), label=n)
+    for n in names or sorted({k for h in self.history for k in h}-{'step'}):
+        plt.plot(*zip(*[(h['step'], h[n]) for h in self.history if n in h]), label=n)
     plt.xlabel('step'); plt.legend()
 
 @patch

@@ -7,6 +7,7 @@ __all__ = ['PAPER', 'LMConfig', 'bucket', 'two_sided', 'near_first', 'attend', '
 
 # %% ../nbs/09_transformer.ipynb #c002
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -115,7 +116,7 @@ class TokenLM(nn.Module):
         self.embed = nn.Embedding(c.vocab, c.width)
         self.bias = nn.Embedding(c.buckets, c.heads)
         self.drop = nn.Dropout(c.dropout)
-        self.layers = nn.ModuleList(Layer(c) for _ in range(c.layers))
+        self.layers:Sequence[Layer] = nn.ModuleList(Layer(c) for _ in range(c.layers))   # type: ignore[assignment]
         self.norm = nn.LayerNorm(c.width)
         self.head = None if c.tied else nn.Parameter(torch.randn(c.levels, c.codes, c.width)*c.width**-.5)
         for p in (self.embed.weight, self.bias.weight): nn.init.normal_(p, std=.02)
@@ -126,7 +127,7 @@ class TokenLM(nn.Module):
 def predicting(self:TokenLM) -> Tensor: # (levels,codes,D)
     "The vectors that codes are predicted with."
     c = self.config
-    if not c.tied: return self.head
+    if self.head is not None: return self.head
     return self.embed.weight[c.condition+1:].unflatten(0, (c.levels,c.codes))*(2*c.width**-.5)   # shorter: logits are sums
 
 # %% ../nbs/09_transformer.ipynb #c029
@@ -147,7 +148,7 @@ def know(self:TokenLM,
     tables = [carried(v, c.width, .3*c.width**.5) for v in condition+target]
     rows = torch.cat(tables).split([c.condition, c.levels*c.codes])
     self.embed.weight[:c.condition], self.embed.weight[c.condition+1:] = rows
-    if not c.tied: self.head.copy_(torch.stack([carried(v, c.width, .6) for v in target]))
+    if self.head is not None: self.head.copy_(torch.stack([carried(v, c.width, .6) for v in target]))
     return self
 
 # %% ../nbs/09_transformer.ipynb #c032
@@ -177,6 +178,7 @@ def attention_bias(self:TokenLM,
 def across(self:TokenLM, query, key, start, pads) -> Tensor: # (B,H,queries,keys)
     "The bias of the second clock."
     c = self.config
+    assert self.cross is not None   # `pace` is
     frame = (query-start).clamp(min=0)//c.levels
     due = pads+(frame*c.pace).round().long()
     return F.embedding(two_sided(key-due, c.buckets, c.distance), self.cross).permute(0,3,1,2)

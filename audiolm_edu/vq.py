@@ -6,6 +6,8 @@
 __all__ = ['nearest', 'kmeans', 'bit_rate', 'VectorQuantizer', 'ResidualVQ', 'perplexity']
 
 # %% ../nbs/03_vq.ipynb #c002
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 import torch.nn.functional as F
@@ -49,6 +51,7 @@ def bit_rate(
 # %% ../nbs/03_vq.ipynb #c016
 class VectorQuantizer(nn.Module):
     "One codebook, learned by exponential moving averages (SoundStream, section III-C)."
+    book:Tensor; count:Tensor
     def __init__(self,
         codes:int,       # N
         dim:int,         # D
@@ -100,7 +103,8 @@ class ResidualVQ(nn.Module):
         paths:int=1,     # names that compete in `encode`; see below
     ):
         super().__init__()
-        self.levels = nn.ModuleList(VectorQuantizer(codes, dim) for _ in range(levels))
+        self.levels:Sequence[VectorQuantizer] = nn.ModuleList(   # type: ignore[assignment]  # it does not say of what
+            VectorQuantizer(codes, dim) for _ in range(levels))
         self.memory, self.paths = memory, paths
 
 # %% ../nbs/03_vq.ipynb #c022n1
@@ -179,7 +183,7 @@ def decode(self:ResidualVQ,
     "Vectors that `tokens` name."
     if tokens.shape[-1] > len(self.levels): raise ValueError(
         f"tokens have {tokens.shape[-1]} levels, this quantizer has {len(self.levels)}.")
-    return self._carry(sum(self.levels[i].book[tokens[...,i]] for i in range(tokens.shape[-1])))
+    return self._carry(sum((self.levels[i].book[tokens[...,i]] for i in range(tokens.shape[-1])), torch.zeros(())))
 
 # %% ../nbs/03_vq.ipynb #c031n3n1
 @patch

@@ -180,7 +180,7 @@ class MarkCrops(Crops):
     def __init__(self, store:Waveforms, steps:int, size:int=18, weights=None, seed:int=0):
         super().__init__(store, size, SPAN, weights, seed=seed); self.steps = steps
 
-    def __call__(self, i:int) -> tuple[Tensor,Tensor]:
+    def __call__(self, i:int) -> tuple[Tensor,Tensor]:   # type: ignore[override]  # more than `Crops`
         x, rng = super().__call__(i), torch.Generator().manual_seed(i)
         level = .02+.18*torch.rand(len(x), 1, generator=rng)
         return x/loudness(x).clamp(min=1e-3)*level, torch.tensor(i/self.steps)
@@ -261,8 +261,8 @@ def _attacked(self:Wear, x, marked, where, rng) -> tuple[Tensor,Tensor,list]:
         for kind in (None, *rng.sample(kinds[1:], 4)):
             rows = rng.sample(range(len(x)), 2)
             got.append((*self(x[rows], torch.zeros(2, x.shape[1]), kind, rng), rows))
-    seen, wheres, rows = zip(*got)
-    return torch.cat(seen), torch.cat(wheres), sum(rows, [])
+    seen, wheres, rows_of = zip(*got)
+    return torch.cat(seen), torch.cat(wheres), sum(rows_of, [])
 
 # %% ../nbs/17_watermark.ipynb #c029
 @patch
@@ -271,7 +271,7 @@ def loss(self:Watermark, batch, wear:Wear) -> tuple[Tensor,dict]: # of `MarkCrop
     (x, done), rng = batch, random.Random(int(torch.randint(2**31, ())))
     bits = torch.randint(0, 2, (len(x), self.config.bits)).float()
     y, gains = self.mark(x, bits)
-    h, where, rows = wear._attacked(x, y, some_spans(*x.shape, rng), rng)
+    h, where, rows = wear._attacked(x, y, some_spans(len(x), x.shape[1], rng), rng)
     logits, on = self.finder(h).float(), frames_of(where)
     counts, marked = (on >= 0).float(), (on > 0).float()[...,None]
     found = F.binary_cross_entropy_with_logits(logits[...,0], on.clamp(min=0), weight=counts, reduction='sum')/counts.sum()

@@ -90,7 +90,7 @@ class Deck(Asked):
     heard = t.Dict().tag(sync=True)                    # by a person: name -> seconds and rms of what was heard
 
 # %% ../nbs/80_widgets.ipynb #c008
-def strips(rows:list) -> bytes: # name, tokens each -> PNG
+def strips(rows:list|tuple) -> bytes: # name, tokens each -> PNG
     "Rows of tokens in the colours of the deck."
     from colorsys import hls_to_rgb
     from matplotlib.pyplot import imsave
@@ -101,7 +101,7 @@ def strips(rows:list) -> bytes: # name, tokens each -> PNG
     return f.getvalue()
 
 # %% ../nbs/80_widgets.ipynb #c008s1
-def still(tracks:dict, title:str='', most:float=10., rows:list=()) -> str: # HTML; `most`: seconds of each sound
+def still(tracks:dict, title:str='', most:float=10., rows:list|tuple=()) -> str: # HTML; `most`: seconds of each sound
     "What readers without a kernel get."
     if not tracks: return f'<b>{html.escape(title)}</b> (run the cell to listen)'
     as_text = lambda data: base64.b64encode(data).decode()
@@ -134,7 +134,7 @@ def shown(self:Deck) -> dict: # name -> (S,); what a reader without a kernel hea
 
 @patch
 def _repr_mimebundle_(self:Deck, **kwargs):
-    live, meta = anywidget.AnyWidget._repr_mimebundle_(self, **kwargs)
+    live, meta = anywidget.AnyWidget._repr_mimebundle_(self, **kwargs)   # type: ignore[misc]  # None without a view
     return dict(live, **{'text/html': still(self.shown(), self.title, rows=self.rows)}), meta
 
 def Listen(x, title:str='', **more) -> Deck: # x: path, array or tensor (S,) at 16 kHz

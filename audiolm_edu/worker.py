@@ -91,7 +91,8 @@ def limits(seconds:int, memory:int, size:int=2**26): # memory, size of a file: b
     "The kernel's own."
     for what, most in (('CPU', seconds), ('AS', memory), ('FSIZE', size), ('NOFILE', 256), ('CORE', 0)):
         kind = getattr(resource, f'RLIMIT_{what}', None)
-        try: kind is not None and resource.setrlimit(kind, (most, most))
+        if kind is None: continue
+        try: resource.setrlimit(kind, (most, most))
         except (ValueError, OSError): pass          # a lower one holds already
 
 class Allowed(importlib.abc.MetaPathFinder):

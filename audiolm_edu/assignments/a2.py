@@ -287,7 +287,7 @@ def told_apart(f, seed, fitted):
     'Does every column get what the columns before it left over?', 'Play `sounded(state, coded(state, x))` at 3000 bit/s, beside `x`.'])
 def understood(f, seed, fitted, sounded):
     "At 1500 bit/s, a voice that was not heard comes back at most 4.5 dB away."
-    judged(4.5, *heard(seed), fitted, f, sounded)
+    x, y = heard(seed); judged(4.5, x, y, fitted, f, sounded)
 
 # %% ../../nbs/assignments/a2_codec_under_a_bit_rate.ipynb #c057
 # BEGIN HIDDEN
@@ -319,7 +319,7 @@ def every_column(f, seed, fitted, coded):
     'One book does not do. Many small ones, each for what is left over, reach 3 dB.'])
 def near(f, seed, fitted, coded):
     "At 1500 bit/s, a voice that was not heard comes back at most 3.4 dB away."
-    judged(3.4, *heard(seed), fitted, coded, f)
+    x, y = heard(seed); judged(3.4, x, y, fitted, coded, f)
 
 # %% ../../nbs/assignments/a2_codec_under_a_bit_rate.ipynb #c060
 # BEGIN HIDDEN

@@ -179,7 +179,7 @@ def other_strings(f, seed):
 
 # %% ../../nbs/assignments/a3_semantic_tokens_and_abx.ipynb #c039
 def _entropy(*rows):
-    rows = list(zip(*rows)); return -sum(n/len(rows)*math.log(n/len(rows)) for n in Counter(rows).values())
+    both = list(zip(*rows)); return -sum(n/len(both)*math.log(n/len(both)) for n in Counter(both).values())
 
 def _all_orders(u, p): # by trying them
     info = lambda u: _entropy(u)+_entropy(p)-_entropy(u, p)
@@ -222,8 +222,8 @@ def best(f, seed):
 @assignment.add('pnmi_above_chance', points=2, hidden=True, seconds=20)
 def other_frames(f, seed):
     "Other frames, all orders tried; names do not matter."
-    for k,p in enumerate(([0, 0, 0, 0, 1, 1], [3, 3, 3, 1, 1, 7], [0, 0, 1, 1, 2, 2])):
-        p, u = mixed(seed+k, torch.tensor(p)), torch.cat([torch.tensor([2, 0, 0]), ints(seed+k, 3, 3)])
+    for k,q in enumerate(([0, 0, 0, 0, 1, 1], [3, 3, 3, 1, 1, 7], [0, 0, 1, 1, 2, 2])):
+        p, u = mixed(seed+k, torch.tensor(q)), torch.cat([torch.tensor([2, 0, 0]), ints(seed+k, 3, 3)])
         alike(f(u, p), _all_orders(u.tolist(), p.tolist()), f'units {u.tolist()}, phones {p.tolist()}', 1e-3)
     u, p = ints(seed, 30, 600), ints(seed+1, 9, 600); u = torch.where(ints(seed+2, 3, 600) > 0, p, u)
     got = f(u, p); alike(f(1000-7*u, p*5+2), got, 'other names', 1e-3)
@@ -246,7 +246,7 @@ def _people(seed, counts=(12, 150, 90, 60), D=8): # x, who: the few differ from 
 
 def _between(x, who): # (D,D)
     x = x.double(); off = [(who==s).sum().sqrt()*(x[who==s].mean(0)-x.mean(0)) for s in who.unique()]
-    off = torch.stack(off); return off.T@off
+    m = torch.stack(off); return m.T@m
 
 def _is_projection(x, y, dims):
     holds(isinstance(y, torch.Tensor) and y.shape==x.shape, f'a tensor {tuple(x.shape)} was wanted')
