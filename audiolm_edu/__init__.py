@@ -12,7 +12,7 @@ from audiolm_edu.tokens import *
 ```
 
 ```python
-from audiolm_edu.transformer import *
+from audiolm_edu.transformer import *   # type: ignore[assignment]
 from audiolm_edu.sampling import *
 from audiolm_edu.semantic_stage import *
 from audiolm_edu.coarse_stage import *

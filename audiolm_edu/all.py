@@ -18,7 +18,7 @@ from .semantic_training import *
 from .tokens import *
 
 # %% ../nbs/index.ipynb #c003
-from .transformer import *
+from .transformer import *   # type: ignore[assignment]
 from .sampling import *
 from .semantic_stage import *
 from .coarse_stage import *

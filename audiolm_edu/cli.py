@@ -22,9 +22,9 @@ from .hub import ModelError, locate, origin, pull, verify, weights_hash, write_a
 # %% ../nbs/83_cli.ipynb #c005
 SUFFIXES = ('.wav', '.flac', '.ogg', '.mp3')
 
-def _target(out:str, source=None) -> Path:
+def _target(name:str, source:Path|None=None) -> Path:
     "A file that can be written, or an error before any work is done."
-    out = Path(out)
+    out = Path(name)
     if out.suffix not in SUFFIXES:
         raise AudioError(f"{out}: unknown suffix, use {', '.join(SUFFIXES)}.")
     if not out.parent.is_dir(): raise AudioError(f"{out}: the folder {out.parent} does not exist.")
@@ -138,7 +138,7 @@ def cmd_tokens(a):
     out = Path(a.out)
     if not out.parent.is_dir(): raise AudioError(f"{out}: the folder {out.parent} does not exist.")
     pieces = lambda tokens: (x[None] for x in stream_audio(a.audio, tokens*640, min_seconds=.04))
-    models = dict(semantic=(SemanticTokenizer, PIECE), acoustic=(Codec, SEGMENT))
+    models: dict = dict(semantic=(SemanticTokenizer, PIECE), acoustic=(Codec, SEGMENT))
     tables = {k: torch.cat([*m.from_pretrained(a.model).encode_stream(pieces(n))], 1)[0] for k,(m,n) in models.items()}
     h = weights_hash(a.model); told = origin('tokens', weights=h)+_before(a.audio)
     write_atomically(out, lambda p: save_file(tables, p, dict(weights=h, origin=told)))
@@ -287,7 +287,7 @@ def checks() -> dict: # name: (fine, what was found or how to mend it)
         torchaudio=(True, _torchaudio()))
 
 # %% ../nbs/83_cli.ipynb #c023
-def _story(path:str) -> str:
+def _story(path:str|Path) -> str:
     "What a file says of where it comes from, or whether a folder of weights is whole."
     if Path(path).is_dir(): return f'{verify(path)} files, all as they were; weights {weights_hash(path)}'
     return told_origin(path) or 'says nothing of its origin (a sound may carry a mark: audiolm-edu watermark detect)'
@@ -462,7 +462,7 @@ def run_command(p:argparse.ArgumentParser, argv=None) -> int: # exit status
     "Parse, run, and say in one sentence what went wrong."
     a = p.parse_args(argv)
     try: return a.run(a) or 0
-    except (AudioError, ModelError) as e: message, status = e, 2
+    except (AudioError, ModelError) as e: message, status = str(e), 2
     except KeyboardInterrupt: message, status = 'interrupted, nothing was written.', 130
     print(f'{p.prog}: {message}', file=sys.stderr)
     return status

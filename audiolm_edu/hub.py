@@ -56,7 +56,7 @@ def save_model(
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
     weights = {a: b for k,v in model.state_dict().items() for a,b in _narrow(k, v, bits).items()}
     told = origin('weights')
-    card = dict(model=type(model).__name__, origin=told, config=dataclasses.asdict(model.config), notes=notes)
+    card = dict(model=type(model).__name__, origin=told, config=dataclasses.asdict(model.config), notes=notes)   # type: ignore[call-overload]
     write_atomically(folder/f'{name}.safetensors', lambda p: save_file(weights, p, dict(origin=told)))
     write_atomically(folder/f'{name}.json', lambda p: p.write_text(json.dumps(card, indent=1)+'\n'))
     return folder/f'{name}.safetensors'

@@ -45,7 +45,7 @@ def attacks_and_partials(true:Tensor, made:Tensor, floor:float) -> Tensor: # (B,
     off, loud = made-true, (true-math.log(floor)).clamp(min=0)
     return .5*both(off[:,4:]-off[:,:-4]).mean()+.7*(loud/loud.mean()*both(off)).mean()
 
-class Attacks:
+class Attacks(SpectrumGame):
     "Adds to the losses of a game."
     def spectra(self, x, z):
         true, made, loss = super().spectra(x, z)
@@ -66,9 +66,9 @@ def train_codec(job:Job):
     crops = Crops(store, 9, 64*640, use, gain_db=9, seed=2)
     start = torch.cat([crops(10**6+i) for i in range(job.steps(100))])
     codec.fit_transform(start[:300]).fit_codebooks(start)
-    strange = [store[i][:10*SR] for i in np.flatnonzero(use==0) if store.lengths[i] >= 10*SR]
-    if not strange: raise AudioError(f"{job.data[0]}: no held-out recording lasts 10 s.")
-    strange = torch.stack(strange[::max(1, len(strange)//20)])[:,:10*SR//640*640]
+    long = [store[i][:10*SR] for i in np.flatnonzero(use==0) if store.lengths[i] >= 10*SR]
+    if not long: raise AudioError(f"{job.data[0]}: no held-out recording lasts 10 s.")
+    strange = torch.stack(long[::max(1, len(long)//20)])[:,:10*SR//640*640]
     runs = ('codec', PianoGame, 15_000, 8e-4), ('decoder', PianoDecoder, 4000, 6e-4)
     history = following(*[fit(Trainer(game(codec).players, crops, job.work/name, job.steps(n), lr=lr, warmup=100, ema=.998,
                                       valid=lambda: heard_through(codec, strange), every=250)) for name,game,n,lr in runs])
@@ -165,7 +165,7 @@ def train_symbolic(job:Job):
     fit_lm(job, 'symbolic', lm, EventCrops(sides[False], 6, 768, seed=3), valid, 3000, bits=8)
 
 # %% ../nbs/86b_piano_recipes.ipynb #c013
-MUSIC_PARTS = dict(codec=train_codec, semantic=train_semantic, symbolic=train_symbolic,
+MUSIC_PARTS: dict = dict(codec=train_codec, semantic=train_semantic, symbolic=train_symbolic,
                    **{k: train_music_stage for k in ('stage1','stage2','alone')})
 
 def train_music(part:str, job:Job):

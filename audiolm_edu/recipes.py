@@ -22,7 +22,7 @@ from .audio import SR, AudioError, log_mel
 from .codec import CODEC_PRESETS, Codec, amplitudes
 from .codec_training import Critics, DecoderGame, SpectrumDiscriminator, SpectrumGame, spectral_loss
 from .coarse_stage import COARSE, coarse_batch, coarse_config, without_plan
-from .corpus import Clip, Crops, Waveforms, apart, held_out, pack, read_folder, unseen
+from .corpus import Clip, Crops, Waveforms, each_its_own, held_out, pack, read_folder, unseen
 
 # %% ../nbs/86_recipes.ipynb #c002s1
 from .evaluate import abx, yardstick
@@ -65,7 +65,7 @@ def open(self:Job) -> Waveforms:
     folder, music = self.work/'packed', self.preset=='piano'
     if not folder.exists():
         first, *others = [read_folder(d) for d in self.data]
-        found = [*apart(first), *(c for o in others for c in o)]
+        found = [*each_its_own(first), *(c for o in others for c in o)]
         clips = [c for c in found if ('piano' in c.kind if music else c.kind=='speech')] or found*music   # a heap of files doesn't say that it is music
         if not clips: raise AudioError(f"{self.data[0]}: holds no speech, but {found[0].kind}; add --preset piano.")
         self.work.mkdir(parents=True, exist_ok=True); pack(clips, folder)
@@ -136,7 +136,7 @@ def codec_trainers(job:Job, codec:Codec, store, use): # two `Trainer`s, one afte
     "All of the codec, then its decoder alone."
     unseen = [store[i][:3*SR] for i in np.flatnonzero(use==0) if store.lengths[i] >= 3*SR][:24]
     if not unseen: raise AudioError(f"{job.data[0]}: no held-out speaker has a recording of 3 s.")
-    common = dict(valid=lambda: heard_through(codec, torch.stack(unseen)), every=250)
+    common: dict = dict(valid=lambda: heard_through(codec, torch.stack(unseen)), every=250)
     crops, few = (Crops(store, n, T*640, use, gain_db=9, seed=seed) for n,T,seed in ((16,32,2), (8,20,7)))
     start = torch.cat([crops(10**6+i) for i in range(60)])
     codec.fit_transform(start).fit_codebooks(start)
@@ -228,7 +228,7 @@ def tokens(self:Job) -> TokenStore:
     return TokenStore(self.work/'tokens')
 
 # %% ../nbs/86_recipes.ipynb #c017
-SIZES = dict(small=dict(stage1=dict(dropout=.2), stage2=dict(layers=5), stage3=dict(width=128, layers=4)),
+SIZES: dict[str,dict] = dict(small=dict(stage1=dict(dropout=.2), stage2=dict(layers=5), stage3=dict(width=128, layers=4)),
              tiny={f'stage{i}': dict(width=64, layers=2) for i in (1,2,3)})
 
 def stage_plan(job:Job, name:str, codec:Codec, semantic:SemanticTokenizer) -> tuple:
@@ -341,7 +341,7 @@ def train_semantic_residual(job:Job):
     job.keep(own, 'semantic_residual', history=history)
 
 # %% ../nbs/86_recipes.ipynb #c020
-PARTS = dict(codec=train_codec, semantic=train_semantic, semantic_decoder=train_semantic_decoder,
+PARTS: dict = dict(codec=train_codec, semantic=train_semantic, semantic_decoder=train_semantic_decoder,
              semantic_residual=train_semantic_residual,
              **{f'stage{i}': train_stage for i in (1,2,3)})
 

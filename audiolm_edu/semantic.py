@@ -67,11 +67,10 @@ def with_neighbours(
     pieces, # iterable of (B,S)
 )->Iterator[tuple[Tensor,Tensor,Tensor]]: # the piece before, the piece, the piece after; nothing (B,0) at the ends
     "Every piece between its neighbours; three are in memory."
-    it = iter(pieces); now = next(it, None)
-    before = None if now is None else now[:,:0]
+    it = iter(pieces); before, now = None, next(it, None)
     while now is not None:
-        after = next(it, None)
-        yield before, now, now[:,:0] if after is None else after
+        none, after = now[:,:0], next(it, None)
+        yield none if before is None else before, now, none if after is None else after
         before, now = now, after
 
 # %% ../nbs/07_semantic.ipynb #c015

@@ -138,7 +138,7 @@ class Stretch(Clip):
         return super().audio(sr)[a:a+round(self.seconds*sr)]
 
 def stretch(c:Clip, start:float, seconds:float) -> Stretch:
-    return Stretch(c.path, c.speaker, seconds, c.text, c.kind, start)
+    return Stretch(c.path, c.speaker, seconds, c.text, c.kind, c.licence, start)
 
 # %% ../nbs/15b_speakers.ipynb #c027
 def divide(

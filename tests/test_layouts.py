@@ -6,7 +6,7 @@ import torch
 
 from audiolm_edu import cli
 from audiolm_edu.audio import SR, AudioError, save_audio
-from audiolm_edu.corpus import Waveforms, apart, clips, held_out, maestro, pack, read_folder, unseen
+from audiolm_edu.corpus import Waveforms, each_its_own, clips, held_out, maestro, pack, read_folder, unseen
 from audiolm_edu.piano import Note, write_midi
 from audiolm_edu.recipes import Job
 
@@ -82,7 +82,7 @@ def test_other_folders(tmp_path):
 
 
 def test_two_sides_always():
-    assert len({c.speaker for c in apart(clips('speech')[:1]*3)})==1
+    assert len({c.speaker for c in each_its_own(clips('speech')[:1]*3)})==1
     for n in range(2, 40):
         names = [f's{i}' for i in range(n)]; out = unseen(names)
         assert 0 < len(out) < n and out==unseen(reversed(names))
