@@ -48,7 +48,7 @@ def told_origin(
     try: line = READERS.get(path.suffix.lower(), _of_sound)(path)
     except (OSError, ValueError, RuntimeError, SafetensorError, SyntaxError) as e:   # SyntaxError: PIL's word for a broken PNG
         raise AudioError(f"{path}: cannot be read ({str(e).splitlines()[0][:200].rstrip('.')}).") from None
-    return line if 'audiolm-edu' in line else ''
+    return ''.join(filter(str.isprintable, line)) if 'audiolm-edu' in line else ''   # it goes to a terminal
 
 # %% ../nbs/82b_cards.ipynb #c012
 def _row(*cells) -> str: return '| '+' | '.join(str(c).replace('|', '/') for c in cells)+' |'
@@ -134,9 +134,14 @@ def card(
     licence:str='apache-2.0', # of the weights, as the Hub spells it
 )->str:                     # Markdown, with the Hub's header
     "A model card, from what the run wrote down."
-    folder = locate(str(name)); h = weights_hash(folder)
+    folder = locate(str(name))
+    try: return _card(folder, title or folder.name, licence)
+    except (LookupError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as e:
+        raise ModelError(f"{folder}: its notes don't make a card ({str(e).splitlines()[0][:200] if str(e) else type(e).__name__}).") from None
+
+def _card(folder:Path, call:str, licence:str) -> str:
+    h, own = weights_hash(folder), _notes(folder)
     sections = {'Parts': _parts, 'Heard': _heard, 'Measured': _measured, 'Limits': _limits}
-    own, call = _notes(folder), title or folder.name
     load = f"lm = AudioLM.from_pretrained('{call}')" if 'stage1' in own else \
         '\n'.join(f"{k} = load_model({said['model']}, '{call}', '{k}')" for k,said in own.items())
     use = f"```python\nfrom audiolm_edu.all import *\n{load}   # weights {h}\n```"
@@ -161,7 +166,7 @@ def push(
         add = [hub.CommitOperationAdd(p.name, p) for p in sorted(Path(tmp).iterdir())]
         add.append(hub.CommitOperationAdd('README.md', Path(tmp)/'CARD.md'))
         try:
-            hub.create_repo(repo, private=private, exist_ok=True)
-            return str(hub.create_commit(repo, add, commit_message=f'weights {weights_hash(folder)}').commit_url)
+            api = hub.HfApi(); api.create_repo(repo, private=private, exist_ok=True)
+            return str(api.create_commit(repo, add, commit_message=f'weights {weights_hash(folder)}').commit_url)
         except (OSError, ValueError, hub.errors.HfHubHTTPError) as e:
             raise ModelError(f"{repo}: cannot be written on the Hub ({str(e).strip().splitlines()[0][:200]}).") from None

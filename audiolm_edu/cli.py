@@ -10,7 +10,6 @@ __all__ = ['SUFFIXES', 'PARTS', 'MUSIC', 'SHIPPED', 'signed', 'cmd_continue', 'c
 
 # %% ../nbs/83_cli.ipynb #c002
 import argparse, os, subprocess, sys, time
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 

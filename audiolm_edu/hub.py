@@ -8,7 +8,6 @@ __all__ = ['KEPT', 'SEAL', 'ModelError', 'write_atomically', 'save_model', 'file
 
 # %% ../nbs/82_hub.ipynb #c002
 import dataclasses, hashlib, json, os, re
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -16,6 +15,8 @@ import torch
 from torch import nn
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+
+from . import __version__
 
 # %% ../nbs/82_hub.ipynb #c004
 class ModelError(ValueError):
@@ -175,4 +176,4 @@ def origin(
     **facts,  # seed, weights, ...
 )->str:
     "What a generated file says of itself: `made, audiolm-edu 0.1.0, seed 1, weights 22c8f9f9629c`."
-    return ', '.join([made, f"audiolm-edu {version('audiolm-edu')}", *(f'{k} {v}' for k,v in facts.items())])
+    return ', '.join([made, f'audiolm-edu {__version__}', *(f'{k} {v}' for k,v in facts.items())])

@@ -1,4 +1,4 @@
-"""Fourteen thousand malformed inputs at every door: none ends the process, is taken for something else than bad input,
+"""Sixteen thousand malformed inputs at every door: none ends the process, is taken for something else than bad input,
 writes where it should not, or is kept in memory."""
 import json
 import os
@@ -9,19 +9,22 @@ import string
 from collections import Counter
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
 import traitlets
+from safetensors.torch import save_file
 
 from audiolm_edu import cli
-from audiolm_edu.audio import AudioError, load_audio
+from audiolm_edu.audio import AudioError, load_audio, save_audio
 from audiolm_edu.audiolm import AudioLM, about
+from audiolm_edu.cards import told_origin
 from audiolm_edu.codec import CODEC_PRESETS, Codec
 from audiolm_edu.corpus import Clip, read_folder
 from audiolm_edu.course import cells_of, graded_cells, written
-from audiolm_edu.hub import ModelError, load_model, save_model
+from audiolm_edu.hub import ModelError, load_model, save_model, seal, verify
 from audiolm_edu.piano import Note, read_midi, write_midi
 from audiolm_edu.studio import Recorder
 from audiolm_edu.tokens import TokenStore, write_shard
@@ -73,6 +76,25 @@ def test_audio_files(tmp_path):
         sf.write(tmp_path/name, x, 22050, **more); seeds[name] = (tmp_path/name).read_bytes()
     def door(p): y = load_audio(p, max_seconds=60); assert y.ndim==1 and bool(y.isfinite().all()) and 0 < len(y) <= 60*16000
     found = knock(door, seeds, tmp_path, 4000); assert min(found['taken'], found['refused']) > 500, found
+
+
+def test_origins_and_hashes(tmp_path):
+    line, x = 'decoded, audiolm-edu 0.1.0, seed 1', torch.zeros(3000); (tmp_path/'m').mkdir()
+    for n in ('a.wav', 'b.flac', 'c.ogg', 'd.mp3'): save_audio(tmp_path/n, x, comment=line)
+    (tmp_path/'e.json').write_text(f'{{"origin": "{line}"}}'); (tmp_path/'f.html').write_text(f'<meta name="generator" content="{line}">')
+    save_file(dict(a=torch.ones(3)), tmp_path/'g.safetensors', dict(origin=line))
+    plt.figure(figsize=(1,1)).savefig(tmp_path/'h.png', metadata=dict(Description=line)); plt.close()
+    seeds = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    found = knock(told_origin, seeds, tmp_path, 1200); assert min(found['taken'], found['refused']) > 150, found
+    (tmp_path/'m'/'a.json').write_text('{}'); seal(tmp_path/'m'); seeds = {'hashes.json': (tmp_path/'m'/'hashes.json').read_bytes()}
+    found = knock(lambda p: verify(p.parent), seeds, tmp_path/'m', 300); assert found['refused'] > 200, found
+
+
+def test_layouts(tmp_path):
+    (tmp_path/'wavs').mkdir(); save_audio(tmp_path/'wavs'/'LJ001-0001.wav', torch.zeros(500))
+    knock(lambda p: read_folder(p.parent), {'metadata.csv': b'LJ001-0001|He said|He said 1\n'}, tmp_path, 300)
+    (tmp_path/'metadata.csv').unlink(); table = b'canonical_composer,canonical_title,split,audio_filename,duration\nBach,Fugue,test,a.wav,25.0\n'
+    found = knock(lambda p: read_folder(p.parent), {'maestro-v3.csv': table}, tmp_path, 300); assert min(found.values()) > 30, found
 
 
 def test_checkpoints(tmp_path):

@@ -129,6 +129,7 @@ def test_what_says_nothing_says_so(tmp_path, capsys):
     assert cli.main(['doctor', str(tmp_path/'none.wav'), str(tmp_path/'mine.wav')])==2
     out = capsys.readouterr(); assert 'no such file' in out.err and 'mine.wav' in out.out
     (tmp_path/'list.json').write_text('[1]'); assert told_origin(tmp_path/'list.json')==''
+    (tmp_path/'esc.json').write_text(json.dumps(dict(origin='audiolm-edu\n\x1b[2J'))); assert told_origin(tmp_path/'esc.json')=='audiolm-edu[2J'    # no line of its own, no escapes
 
 
 def test_training_writes_origins(tmp_path):
