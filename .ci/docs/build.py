@@ -230,6 +230,7 @@ def group(book): return list(GROUPS.values())[bisect_right(list(GROUPS), book.nu
 def landing(root, src, books, links):
     "The README, with what it points to, and the order of the pages."
     text, cards = (root/'README.md').read_text(encoding='utf-8'), []
+    text = re.sub(r'!\[([^\]]*)\]\(https?:[^)]*\)', r'\1', text)   # a badge is a picture on somebody else's server: its words will do
     for name in dict.fromkeys(re.findall(r'(?:\]\(|src=")([^)"#:\s]+)', text)):
         if (root/name).is_file() and not (src/name).exists():
             (src/name).parent.mkdir(parents=True, exist_ok=True); shutil.copy(root/name, src/name)
