@@ -124,7 +124,8 @@ def measured(name:str, t:Trial, lm:TokenLM, judged:TokenStore, frames:int=100) -
 def run_trial(name:str, job:Job) -> list[dict]:
     "Train one of `TRIALS` and measure it."
     t = TRIALS[name]; store, z = tokens_of(t.tokenizer, job)
-    heard, judged = (store.only(lambda c: held_out(c['speaker'])==side) for side in (False,True))
+    out = job.unseen()
+    heard, judged = (store.only(lambda c: (c['speaker'] in out)==side) for side in (False,True))
     pace = round(float(sum(len(drop_repeats(heard[i][0])[0]) for i in range(len(heard)))/heard.frames.sum()), 3)
     torch.manual_seed(0)
     lm = model_of(t, z, [l.book for l in job.part(Codec, 'codec').rvq.levels], pace)
@@ -153,7 +154,8 @@ def trained_codec(c:CodecConfig, job:Job, steps:int=2000) -> Codec:
 def run_codec(name:str, job:Job, most:int=40) -> list[dict]:
     "Train a small codec and measure it on held-out people; what the prompt sounds like goes beside the figures."
     codec, hear = trained_codec(CODECS[name], job), transcriber()
-    some = spread([c for d in job.data for c in read_folder(d) if held_out(c.speaker) and c.text and 2 < c.seconds < 10], most)
+    out = job.unseen()
+    some = spread([c for d in job.data for c in read_folder(d) if c.speaker in out and c.text and 2 < c.seconds < 10], most)
     sounds = [c.audio() for c in some]; again = [codec.roundtrip(x) for x in sounds]; who = [c.speaker for c in some]
     figures = {'mel distance': ([mel_loss(a[None], b[None]).item() for a,b in zip(sounds, again)], [1]*len(some)),
                'words wrong': zip(*(errors(c.text, hear(x)[0])['WER'] for c,x in zip(some, again)))}

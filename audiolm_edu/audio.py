@@ -54,6 +54,7 @@ def _opened(path:Path, max_seconds:float) -> sf.SoundFile:
     if f.frames/f.samplerate <= max_seconds: return f
     with f: raise AudioError(f"{path}: it lasts {f.frames/f.samplerate:.0f} s, at most {max_seconds:.0f} s can be used; cut it shorter.")
 
+# %% ../nbs/01_audio.ipynb #c013b
 def _pieces(path:Path, min_seconds:float, max_seconds:float) -> Iterator[tuple[np.ndarray,int]]:
     "Decode `path` ten seconds at a time: (S,) float32, the mean of the channels, and the rate."
     try:

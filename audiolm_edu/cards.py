@@ -14,7 +14,7 @@ import soundfile as sf
 from safetensors import SafetensorError, safe_open
 
 from .audio import AudioError
-from .hub import ModelError, files_of, hub_library, locate, origin, seal, weights_hash
+from .hub import ModelError, files_of, hub_library, locate, origin, reason, seal, weights_hash
 
 # %% ../nbs/82b_cards.ipynb #c006
 def _of_sound(path:Path) -> str:
@@ -26,7 +26,9 @@ def _of_tensors(path:Path) -> str:
 
 def _of_picture(path:Path) -> str:
     from PIL import Image
-    with Image.open(path) as f: return str(f.info.get('Description', ''))
+    try:
+        with Image.open(path) as f: return str(f.info.get('Description', ''))
+    except Image.DecompressionBombError as e: raise ValueError(e) from None
 
 def _of_json(path:Path) -> str:
     table = json.loads(path.read_text(encoding='utf-8'))
@@ -47,11 +49,11 @@ def told_origin(
     if not path.is_file(): raise AudioError(f"{path}: there is no such file.")
     try: line = READERS.get(path.suffix.lower(), _of_sound)(path)
     except (OSError, ValueError, RuntimeError, SafetensorError, SyntaxError) as e:   # SyntaxError: PIL's word for a broken PNG
-        raise AudioError(f"{path}: cannot be read ({str(e).splitlines()[0][:200].rstrip('.')}).") from None
+        raise AudioError(f"{path}: cannot be read ({reason(e)}).") from None
     return ''.join(filter(str.isprintable, line)) if 'audiolm-edu' in line else ''   # it goes to a terminal
 
 # %% ../nbs/82b_cards.ipynb #c012
-def _row(*cells) -> str: return '| '+' | '.join(str(c).replace('|', '/') for c in cells)+' |'
+def _row(*cells) -> str: return '| '+' | '.join(' '.join(str(c).replace('|', '/').split()) for c in cells)+' |'
 
 def _table(head:tuple, rows:list) -> str: return '\n'.join([_row(*head), _row(*['---']*len(head)), *(_row(*r) for r in rows)])
 
@@ -72,7 +74,8 @@ def _last(notes:dict) -> str:
 # %% ../nbs/82b_cards.ipynb #c013
 def _parts(folder:Path) -> str:
     def row(name, said):
-        with safe_open(folder/f'{name}.safetensors', 'pt') as f: shapes = [f.get_slice(k).get_shape() for k in f.keys() if not k.endswith('.step')]
+        with safe_open(folder/f'{name}.safetensors', 'pt') as f:
+            shapes = [f.get_slice(k).get_shape() for k in f.keys() if not k.endswith('.step')]
         n = sum(map(math.prod, shapes))
         notes = said.get('notes', {})
         return name, said['model'], f'{n/1e6:.2f} M', _steps(notes), notes.get('device', ''), _last(notes)
@@ -99,9 +102,12 @@ def _measured(folder:Path) -> str:
     told = json.loads(path.read_text(encoding='utf-8')); about = told.get('about', told)
     if about.get('weights')!=weights_hash(folder): return f'The report in this folder is of other weights. {why}'
     if 'figures' not in told: return 'See `report.json`.'
-    show = lambda f, k: '' if f.get(k) is None else f'{f[k]:.3g}'
-    rows = [(f['table'], f['row'], f['measure'], show(f, 'ours'), f"{show(f, 'low')} to {show(f, 'high')}", show(f, 'chance'), show(f, 'paper')) for f in told['figures']]
-    return f"On {about['data']}, audiolm-edu {about['version']}.\n\n"+_table(('table', 'row', 'measure', 'here', '95 %', 'chance', 'the paper'), rows)
+    def row(f):
+        show = lambda k: '' if f.get(k) is None else f'{f[k]:.3g}'
+        between = ' to '.join(filter(None, (show('low'), show('high'))))
+        return f['table'], f['row'], f['measure'], show('ours'), between, show('chance'), show('paper')
+    head = 'table', 'row', 'measure', 'here', '95 %', 'chance', 'the paper'
+    return f"On {about['data']}, audiolm-edu {about['version']}.\n\n{_table(head, [row(f) for f in told['figures']])}"
 
 # %% ../nbs/82b_cards.ipynb #c016
 USE = ("Not made for imitating anybody, nor for any use where a listener could take the result for a real person's words. "
@@ -110,12 +116,15 @@ USE = ("Not made for imitating anybody, nor for any use where a listener could t
 def _limits(folder:Path) -> str:
     said, data = [USE], list(_data(folder))
     if data:
-        _, _, hours, voices, _ = max(data, key=lambda d: d[2])
-        said.append(f"It heard {hours:g} h of {voices} voices at most (the paper: 60 000 h of about 7000). "
-                    "Languages and sounds that are not among them it does not know.")
+        parts = {part for own in _data(folder).values() for part in own}
+        heard = lambda part, i: sum(d[i] for d,own in _data(folder).items() if part in own)
+        most = max(parts, key=lambda part: heard(part, 2))
+        said.append(f"No part heard more than {heard(most, 2):g} h of {heard(most, 3)} speakers (or chapters, pieces, files, where "
+                    "speakers have no names); the paper's heard 60 000 h of about 7000. Other languages and sounds it does not know.")
         if any(licence=='not stated' for _,licence,*_ in data):
             said.append("Some recordings came without a licence: ask whoever trained this before you pass it on.")
-        if not all(held for *_,held in data): said.append("Of one source nobody is held out, so figures on it say nothing about new voices.")
+        if not all(held for *_,held in data):
+            said.append("Of one source nobody is held out, so figures on it say nothing about new voices.")
     if not (folder/'report.json').exists(): said.append("Nobody has measured it.")
     return '\n'.join(f'- {s}' for s in said)
 
@@ -128,16 +137,21 @@ tags: [audio, speech, audio-language-model, audiolm]
 ---
 """
 
+# %% ../nbs/82b_cards.ipynb #c017b
 def card(
     name,                   # weights: see `locate`
     title:str='',           # default: the folder's name
-    licence:str='apache-2.0', # of the weights, as the Hub spells it
+    licence:str='',         # of the weights, as the Hub spells it; the package's own are apache-2.0
 )->str:                     # Markdown, with the Hub's header
     "A model card, from what the run wrote down."
     folder = locate(str(name))
-    try: return _card(folder, title or folder.name, licence)
+    call = title or (folder.name if Path(name).exists() else str(name))
+    try: return _card(folder, call, licence)
     except (LookupError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as e:
-        raise ModelError(f"{folder}: its notes don't make a card ({str(e).splitlines()[0][:200] if str(e) else type(e).__name__}).") from None
+        raise ModelError(f"{folder}: its notes don't make a card ({reason(e)}).") from None
+
+# %% ../nbs/82b_cards.ipynb #c017bb
+def _own_licence(folder:Path) -> str: return 'apache-2.0' if folder.parent==locate('speech').parent else ''
 
 def _card(folder:Path, call:str, licence:str) -> str:
     h, own = weights_hash(folder), _notes(folder)
@@ -148,25 +162,26 @@ def _card(folder:Path, call:str, licence:str) -> str:
     text = [f'# {call}', f'Weights of audiolm-edu, fingerprint `{h}`: `pip install audiolm-edu`, then', use]
     if (folder/'CARD.md').exists():   # what a person wrote comes first
         text.append(re.sub(r'^# .*\n', '', (folder/'CARD.md').read_text(encoding='utf-8')).strip())
-    return HEADER.format(licence=licence)+'\n\n'.join([*text, *(f'## {k}\n\n{f(folder)}' for k,f in sections.items())])+'\n'
+    text += [f'## {k}\n\n{f(folder)}' for k,f in sections.items()]
+    return HEADER.format(licence=licence or _own_licence(folder) or 'other')+'\n\n'.join(text)+'\n'
 
 # %% ../nbs/82b_cards.ipynb #c021
 def push(
     name,              # weights: see `locate`
     repo:str,          # 'owner/name'
     private:bool=False,
-    licence:str='apache-2.0',
+    licence:str='',    # as for `card`; must be said
 )->str:                # the address of the commit
     "Upload a model with its card and its hashes to the Hugging Face Hub, in one commit."
     folder, hub = locate(str(name)), hub_library(repo)
+    heard, licence = sorted({l for _,l,*_ in _data(folder)}), licence or _own_licence(folder)
+    if not licence: raise ModelError(f"{folder}: say under which licence; what it heard came under: {', '.join(heard) or 'not known'}.")
     with tempfile.TemporaryDirectory() as tmp:
         for p in files_of(folder): (Path(tmp)/p.name).write_bytes(p.read_bytes())
-        (Path(tmp)/'CARD.md').write_text(card(folder, repo, licence), encoding='utf-8')
-        seal(tmp)
+        seal(tmp); (Path(tmp)/'README.md').write_text(card(folder, repo, licence), encoding='utf-8')
         add = [hub.CommitOperationAdd(p.name, p) for p in sorted(Path(tmp).iterdir())]
-        add.append(hub.CommitOperationAdd('README.md', Path(tmp)/'CARD.md'))
         try:
             api = hub.HfApi(); api.create_repo(repo, private=private, exist_ok=True)
             return str(api.create_commit(repo, add, commit_message=f'weights {weights_hash(folder)}').commit_url)
         except (OSError, ValueError, hub.errors.HfHubHTTPError) as e:
-            raise ModelError(f"{repo}: cannot be written on the Hub ({str(e).strip().splitlines()[0][:200]}).") from None
+            raise ModelError(f"{repo}: cannot be written on the Hub ({reason(e)}).") from None

@@ -88,9 +88,10 @@ def _each(paths:list, f) -> tuple[list,list]:
 def _heard(f):
     def of(path):
         import torch
-        return f(torch.cat([*stream_audio(path, 60*SR, max_seconds=4*3600)]))   # never all of it at the file's own rate
+        return f(torch.cat([*stream_audio(path, 60*SR, min_seconds=.04, max_seconds=4*3600)]))   # never all of it at the file's own rate
     return of
 
+# %% ../nbs/83_cli.ipynb #c009w1b
 def _status(wrong:list, found:bool, unknown:bool=False) -> int:
     if wrong: raise AudioError(' '.join(wrong))
     return 1 if found else 3 if unknown else 0
@@ -108,7 +109,8 @@ def cmd_detect(a):
 # %% ../nbs/83_cli.ipynb #c009w2
 def _before(source) -> str:
     "What a file was made of, if that says so itself."
-    told = told_origin(source)
+    try: told = told_origin(source)
+    except AudioError: return ''   # a label is no reason to stop
     return f'; of: {told}' if told else ''
 
 def cmd_watermark(a):
@@ -148,12 +150,10 @@ def cmd_tokens(a):
 def cmd_tokenize(a):
     "Turn a folder of recordings into token shards to train on."
     from audiolm_edu.codec import Codec
-    from audiolm_edu.corpus import Waveforms, pack, read_folder
+    from audiolm_edu.corpus import packed, read_folder
     from audiolm_edu.semantic import SemanticTokenizer
     from audiolm_edu.tokens import AtSpeed, tokenize_corpus
-    packed, tokens = Path(a.out)/'packed', Path(a.out)/'tokens'
-    done = (packed/'index.json').exists()
-    store = Waveforms(packed) if done else pack(read_folder(a.folder), packed)
+    tokens, store = Path(a.out)/'tokens', packed(Path(a.out)/'packed', lambda: read_folder(a.folder))
     models = Codec.from_pretrained(a.model), SemanticTokenizer.from_pretrained(a.model)
     for speed in a.speeds:
         played = store if speed==1 else AtSpeed(store, speed)
@@ -404,8 +404,8 @@ def _asking(c:dict):
     "Arguments of what asks where a sound or a model comes from."
     c['doctor'].add_argument('files', nargs='*', help='say where these come from; the installation is checked if there are none')
     for s in (c['card'], c['push']):
-        s.add_argument('model', help="'speech', 'piano', or a folder")
-        s.add_argument('--licence', default='apache-2.0', help='of the weights (default apache-2.0)')
+        s.add_argument('model', help="'speech', 'piano', a folder, or owner/name on the Hub")
+        s.add_argument('--licence', default='', help='of the weights, such as cc-by-4.0')
     c['card'].add_argument('-o', '--out', help='a file (default: the screen)')
     for s in (c['push'], c['pull']): s.add_argument('repo', metavar='owner/name')
     c['push'].add_argument('--private', action='store_true')

@@ -261,6 +261,7 @@ def encode_stream(self:Codec,
         yield y
         past, before = x[:, -CONTEXT*n:], self.rvq.decode(y[:, -CONTEXT:])[:,-1:]
 
+# %% ../nbs/04_codec.ipynb #c044b
 @patch
 def encode(self:Codec,
     x:Tensor, # (B,S) samples at 16 kHz, any length

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['SUFFIXES', 'Clip', 'clips', 'prompt_path', 'maestro', 'read_folder', 'held_out', 'split_by_speaker', 'each_its_own',
-           'unseen', 'Waveforms', 'pack', 'Crops']
+           'unseen', 'Waveforms', 'pack', 'packed', 'Crops']
 
 # %% ../nbs/02_corpus.ipynb #c002
-import csv, hashlib, json, os, re, shutil, tempfile
+import csv, hashlib, json, os, re, tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -53,7 +54,7 @@ SUFFIXES = ('.wav', '.flac', '.ogg', '.opus', '.mp3')
 def _rows(table:Path, *columns:str, **how) -> list[dict]:
     "The lines of a CSV file that has these columns."
     try:
-        with table.open(newline='', encoding='utf-8') as f: rows = list(csv.DictReader(f, **how))
+        with table.open(newline='', encoding='utf-8-sig') as f: rows = list(csv.DictReader(f, **how))
     except (OSError, UnicodeDecodeError, csv.Error) as e: raise AudioError(f"{table}: cannot be read as a table ({e}).") from None
     if rows and set(columns) <= rows[0].keys(): return rows
     raise AudioError(f"{table}: needs the columns {', '.join(columns[:-1])} and {columns[-1]}.")
@@ -63,18 +64,21 @@ def _from_table(table:Path) -> list[Clip]:
     root, rows = table.parent, _rows(table, 'path', 'speaker', 'seconds')
     text = lambda r: r.get('text') or r.get('transcript') or ''
     kind, licence = lambda r: r.get('kind') or 'speech', lambda r: r.get('licence') or ''
-    try: return [Clip(root/r['path'], r['speaker'], float(r['seconds']), text(r), kind(r), licence(r)) for r in rows]
+    try:
+        if not all(r['path'] and r['speaker'] for r in rows): raise ValueError('a path or a speaker is missing')
+        return [Clip(root/r['path'], r['speaker'], float(r['seconds']), text(r), kind(r), licence(r)) for r in rows]
     except (TypeError, ValueError) as e: raise AudioError(f"{table}: a row is not whole ({e}).") from None
 
 # %% ../nbs/02_corpus.ipynb #c009n0
 def _ljspeech(table:Path) -> list[Clip]:
     "LJSpeech: `id|text|text with numbers written out`."
     rows = _rows(table, 'id', 'text', fieldnames=['id','text','spelled'], delimiter='|', quoting=csv.QUOTE_NONE)
-    path = lambda r: table.parent/'wavs'/f"{r['id']}.wav"
-    found = [r for r in rows if path(r).exists()]
-    if not found: raise AudioError(f"{table}: none of the recordings that it lists is in {table.parent/'wavs'}.")
-    return [Clip(path(r), r['id'].split('-')[0], _seconds(path(r)), r['spelled'] or r['text'], licence='public domain') for r in found]
+    sounds = {p.stem: p for p in (table.parent/'wavs').glob('*.wav')}
+    licence = lambda name: 'public domain' if re.fullmatch(r'LJ\d{3}-\d{4}', name) else ''   # others use the layout, too
+    clip = lambda r, p: Clip(p, r['id'].split('-')[0], _seconds(p), r['spelled'] or r['text'] or '', licence=licence(r['id']))
+    return [clip(r, sounds[r['id']]) for r in rows if r['id'] in sounds]
 
+# %% ../nbs/02_corpus.ipynb #c009n0b
 def _maestro(table:Path, split:str='') -> list[Clip]:
     rows = _rows(table, 'canonical_composer', 'canonical_title', 'split', 'audio_filename', 'duration')
     piece = lambda r: f"{r['canonical_composer']}: {r['canonical_title']}"
@@ -112,22 +116,26 @@ def _walk(root:Path) -> list[Clip]:
         if libri and p.parts[-3:-1]==libri.groups():
             if p.parent not in told: told[p.parent] = _transcripts(p.parent)
             return Clip(p, f'ls{libri[1]}', _seconds(p), told[p.parent].get(p.stem, ''), licence='CC BY 4.0')
-        return Clip(p, p.relative_to(top).parts[0] if p.parent!=top else top.name, _seconds(p))
+        return Clip(p, p.relative_to(top).parts[0] if p.parent!=top else top.resolve().name, _seconds(p))
     return [clip(p) for p in paths]
 
 # %% ../nbs/02_corpus.ipynb #c010
+def _known(root:Path) -> list[Clip]: # empty if it is none of them
+    "The clips of a corpus that has a table."
+    for name in ('manifest.csv', 'clips.csv'):
+        if (root/name).exists(): return _from_table(root/name)
+    for table in sorted(root.glob('maestro-v*.csv'))[-1:]: return _maestro(table)
+    return _ljspeech(root/'metadata.csv') if (root/'metadata.csv').exists() and (root/'wavs').is_dir() else []
+
 def read_folder(
     folder, # any folder of audio
 )->list[Clip]:
     "Every clip below `folder`, in a fixed order."
     root = Path(folder)
     if not root.is_dir(): raise AudioError(f"{root}: there is no such folder.")
-    for name in ('manifest.csv', 'clips.csv'):
-        if (root/name).exists(): return _from_table(root/name)
-    for table in sorted([*root.glob('maestro-v*.csv'), *root.glob('*/maestro-v*.csv')])[-1:]: return _maestro(table)
-    for table in sorted([*root.glob('metadata.csv'), *root.glob('*/metadata.csv')]):
-        if (table.parent/'wavs').is_dir(): return _ljspeech(table)
-    return _walk(root)
+    inside = [p for p in root.iterdir() if p.is_dir() or p.suffix.lower() in SUFFIXES]
+    only = inside[0] if len(inside)==1 and inside[0].is_dir() else root   # as an archive is unpacked
+    return _known(root) or _known(only) or _walk(root)
 
 # %% ../nbs/02_corpus.ipynb #c014
 def held_out(
@@ -136,7 +144,7 @@ def held_out(
 )->bool:
     "True for speakers that no model in this package is trained on."
     digest = hashlib.sha256(speaker.encode()).digest()
-    return int.from_bytes(digest[:4])/2**32 < share
+    return int.from_bytes(digest[:4], 'big')/2**32 < share
 
 def split_by_speaker(
     clips:list[Clip],   # to be split
@@ -185,28 +193,45 @@ class Waveforms:
         return torch.from_numpy(self.samples[a:a+self.lengths[i]].astype(np.float32)/32768)
 
 # %% ../nbs/02_corpus.ipynb #c019
+def _write_samples(clips:list[Clip], path:Path) -> list[dict]: # the index
+    from tqdm.auto import tqdm
+    index = []
+    with path.open('wb') as f:
+        for c in tqdm(clips, desc='pack'):
+            try: x = c.audio()
+            except AudioError as e: print('left out:', e); continue
+            f.write((x.clamp(-1,1)*32767).round().to(torch.int16).numpy().tobytes())
+            index.append(dict(path=str(c.path), speaker=c.speaker, length=len(x), text=c.text, kind=c.kind, licence=c.licence))
+    if not index: raise AudioError(f"none of the {len(clips)} recordings can be used.")
+    return index
+
+# %% ../nbs/02_corpus.ipynb #c019b
 def pack(
     clips:list[Clip],  # what to decode
     folder,            # made new; an existing one is an error
 )->Waveforms:
     "Decode clips once into one array; unusable files are named and left out."
-    from tqdm.auto import tqdm
-    folder, index = Path(folder), []
+    folder = Path(folder)
     if folder.exists(): raise AudioError(f"{folder}: exists already.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f'.{folder.name}.') as tmp:
         part = Path(tmp)/'packed'; part.mkdir()
-        with (part/'samples.i16').open('wb') as f:
-            for c in tqdm(clips, desc='pack'):
-                try: x = c.audio()
-                except AudioError as e: print('left out:', e); continue
-                f.write((x.clamp(-1,1)*32767).round().to(torch.int16).numpy().tobytes())
-                index.append(dict(path=str(c.path), speaker=c.speaker, length=len(x), text=c.text, kind=c.kind, licence=c.licence))
-        if not index: raise AudioError(f"{folder}: none of the {len(clips)} recordings can be used.")
-        (part/'index.json').write_text(json.dumps(index))
+        (part/'index.json').write_text(json.dumps(_write_samples(clips, part/'samples.i16')))
         try: os.replace(part, folder)
         except OSError:
             if not (folder/'index.json').exists(): raise   # else another process was faster
+    return Waveforms(folder)
+
+# %% ../nbs/02_corpus.ipynb #c019p0
+def packed(
+    folder,  # where they are, or will be
+    found:Callable[[], list[Clip]], # called only if they aren't there yet
+)->Waveforms:
+    "Clips packed once, whoever comes first."
+    if not (Path(folder)/'index.json').exists():
+        try: return pack(found(), folder)
+        except AudioError:
+            if not (Path(folder)/'index.json').exists(): raise   # else another process was faster
     return Waveforms(folder)
 
 # %% ../nbs/02_corpus.ipynb #c022

@@ -59,7 +59,7 @@ def start(self:Submission, within:float=60.):
     here = self.home.name
     env = dict(PATH=os.environ.get('PATH', ''), HOME=here, TMPDIR=here, OMP_NUM_THREADS='1', MPLBACKEND='agg')
     pipes:dict = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, bufsize=0)
-    self.process = subprocess.Popen([sys.executable, '-P', '-s', worker.__file__], cwd=here, env=env, start_new_session=True, **pipes)
+    self.process = subprocess.Popen([sys.executable, '-I', worker.__file__], cwd=here, env=env, start_new_session=True, **pipes)
     try: said, _ = self.talk(self.first|dict(folder=here), within=within)
     except (Broken, TimeoutError) as e: self.trouble = f'the file as a whole: {e or "not read after a minute"}'; return
     self.walls, self.trouble = said.get('walls', []), ''

@@ -22,7 +22,7 @@ from .audio import SR, AudioError, log_mel
 from .codec import CODEC_PRESETS, Codec, amplitudes
 from .codec_training import Critics, DecoderGame, SpectrumDiscriminator, SpectrumGame, spectral_loss
 from .coarse_stage import COARSE, coarse_batch, coarse_config, without_plan
-from .corpus import Clip, Crops, Waveforms, each_its_own, held_out, pack, read_folder, unseen
+from .corpus import Clip, Crops, Waveforms, each_its_own, held_out, packed, read_folder, unseen
 
 # %% ../nbs/86_recipes.ipynb #c002s1
 from .evaluate import abx, yardstick
@@ -62,15 +62,18 @@ class Job:
 @patch
 def open(self:Job) -> Waveforms:
     "All recordings, packed once."
-    folder, music = self.work/'packed', self.preset=='piano'
-    if not folder.exists():
-        first, *others = [read_folder(d) for d in self.data]
-        found = [*each_its_own(first), *(c for o in others for c in o)]
-        clips = [c for c in found if ('piano' in c.kind if music else c.kind=='speech')] or found*music   # a heap of files doesn't say that it is music
-        if not clips: raise AudioError(f"{self.data[0]}: holds no speech, but {found[0].kind}; add --preset piano.")
-        self.work.mkdir(parents=True, exist_ok=True); pack(clips, folder)
-    return Waveforms(folder)
+    return packed(self.work/'packed', lambda: [*each_its_own(self.suits(self.data[0])), *(c for d in self.data[1:] for c in self.suits(d))])
 
+@patch
+def suits(self:Job, folder) -> list[Clip]:
+    "What is to be heard of a folder: speech, or music."
+    all = read_folder(folder)
+    if self.preset=='piano': return [c for c in all if 'piano' in c.kind] or all   # a heap of files doesn't say that it is music
+    speech = [c for c in all if c.kind=='speech']
+    if not speech: raise AudioError(f"{folder}: holds no speech, but {all[0].kind}; add --preset piano.")
+    return speech
+
+# %% ../nbs/86_recipes.ipynb #c006b
 @patch
 def spoken(self:Job, path) -> bool: # is this a recording of the language to be spoken?
     return Path(path).resolve().is_relative_to(self.data[0])

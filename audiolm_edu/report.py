@@ -26,7 +26,7 @@ from .bench_speech import batches, recogniser, spread, words
 
 # %% ../nbs/15e_report.ipynb #c003
 from .coarse_stage import COARSE
-from .corpus import Clip, clips, held_out, read_folder
+from .corpus import Clip, clips, each_its_own, read_folder, unseen
 from .evaluate import abx, yardstick
 from .fine_stage import LEVELS
 from .hub import load_model, origin, write_atomically
@@ -202,14 +202,16 @@ class Settings:
 
 TINY, FULL = Settings(8, 3, 150, 16, 4, 1.5, 2., 4), Settings(40, 10, 2000, 32, 1, residual=True)
 
+# %% ../nbs/15e_report.ipynb #c023b
 def material(data) -> tuple[list[Clip],list[Clip],Callable]: # recordings, people for the classifier, whom to ask about
     "What to measure on: a folder, or the package."
     if data is None:
         english = [c for c in clips('speech') if c.path.name.startswith('en_')]
         return english, clips('synthetic-speech'), lambda who: True
-    people = [c for c in read_folder(data) if c.kind=='speech']
-    own = [c for c in people if held_out(c.speaker) and 2 < c.seconds < 10]
-    if own: return own, people, held_out
+    people = each_its_own([c for c in read_folder(data) if c.kind=='speech'])
+    out = unseen(c.speaker for c in people)
+    own = [c for c in people if c.speaker in out and 2 < c.seconds < 10]
+    if own: return own, people, out.__contains__
     raise AudioError(f"{data}: holds no recording of 2 to 10 s by a held-out speaker.")
 
 # %% ../nbs/15e_report.ipynb #c024
@@ -288,6 +290,7 @@ def page(result:dict, about:dict) -> str:
             f'<title>audiolm-edu: report</title><style>{STYLE}</style>'
             f'<h1>AudioLM in miniature</h1><ul>{facts}</ul>{lacks}{"".join(parts)}<h2>Heard</h2>{cases(result)}</html>')
 
+# %% ../nbs/15e_report.ipynb #c030b
 def report(lm:AudioLM, out, data=None, s:Settings=TINY) -> list[Figure]:
     "Write `report.html` and `report.json` into `out`."
     out = Path(out); out.mkdir(parents=True, exist_ok=True)

@@ -91,12 +91,6 @@ class Tokenizer(nn.Module):
         "(B,T,D) -> (B,T,D) with zero mean and unit variance over the corpus."
         return (raw-self.mean)/self.std
 
-    def in_context(self, before:Tensor, x:Tensor, after:Tensor) -> Tensor:
-        "Scaled vectors (B,T,D) of `x` (B,S), heard with what is around it."
-        sound = torch.cat([before[:, -AROUND*640:], x, after[:, :AROUND*640]], 1)
-        first = min(AROUND, before.shape[1]//640)
-        return self.scaled(self.raw(sound))[:, first:first-(-x.shape[1]//640)]
-
     def features(self, x:Tensor) -> Tensor:
         "(B,S) at 16 kHz -> (B,T,D) scaled vectors, T = ceil(S/640); longer than a minute, piece by piece."
         return torch.cat([self.in_context(*p) for p in with_neighbours(x.split(PIECE*640, 1))], 1)
@@ -105,9 +99,18 @@ class Tokenizer(nn.Module):
         "(B,S) at 16 kHz -> (B,T) int64 tokens."
         return nearest(self.features(x), self.centroids)
 
-    def encode_stream(self, pieces) -> Iterator[Tensor]: # of (B,PIECE*640), the last may be shorter
-        "Tokens (B,T) of a sound that comes in pieces."
-        for p in with_neighbours(pieces): yield nearest(self.in_context(*p), self.centroids)
+# %% ../nbs/07_semantic.ipynb #c015q0
+@patch
+def in_context(self:Tokenizer, before:Tensor, x:Tensor, after:Tensor) -> Tensor:
+    "Scaled vectors (B,T,D) of `x` (B,S), heard with what is around it."
+    sound = torch.cat([before[:, -AROUND*640:], x, after[:, :AROUND*640]], 1)
+    first = min(AROUND, before.shape[1]//640)
+    return self.scaled(self.raw(sound))[:, first:first-(-x.shape[1]//640)]
+
+@patch
+def encode_stream(self:Tokenizer, pieces) -> Iterator[Tensor]: # of (B,PIECE*640), the last may be shorter
+    "Tokens (B,T) of a sound that comes in pieces."
+    for p in with_neighbours(pieces): yield nearest(self.in_context(*p), self.centroids)
 
 # %% ../nbs/07_semantic.ipynb #c016
 @patch
@@ -125,9 +128,8 @@ def fit_clusters(self:Tokenizer,
     most:int=250_000, # vectors to cluster, drawn from all
 ):
     "Set scale and `centroids` from `raw` on `sounds`."
-    minutes = [(self.raw(p), w) for s,w in zip(sounds, who or repeat(None)) for p in s.split(PIECE*640, 1)]
-    raw = [r for r,_ in minutes]
-    self.fit_scale(raw, who and [w for _,w in minutes])
+    raw, whose = zip(*((self.raw(p), w) for s,w in zip(sounds, who or repeat(None)) for p in s.split(PIECE*640, 1)))
+    self.fit_scale(raw, who and whose)
     x = torch.cat([self.scaled(r).flatten(0,1) for r in raw])
     some = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:most]]
     self.centroids.copy_(kmeans(some, len(self.centroids), iters))

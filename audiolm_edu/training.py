@@ -322,10 +322,9 @@ def _alone(self:Trainer):
     from filelock import FileLock, Timeout
     self.folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(self.folder/'.lock')
-    try:
-        if self.rank==0: lock.acquire(timeout=0)
-        yield
+    try: lock.acquire(timeout=0) if self.rank==0 else None
     except Timeout: raise ModelError(f"{self.folder}: another run is training here; wait for it, or take another folder.") from None
+    try: yield
     finally: lock.release()
 
 # %% ../nbs/05_training.ipynb #c060
@@ -346,12 +345,11 @@ def fit(self:Trainer,
     with self._alone(), _patience(self.world==1) as asked:
         self.resume()
         for m,_ in self.players.values(): m.train()
-        bar = tqdm(total=self.steps, initial=self.step, disable=not progress or self.rank > 0, mininterval=2)
-        while self.step < self.steps and not asked and not self.stale():
-            self.recent.append(self.train_step()); bar.update(); last = self.step==self.steps
-            if self.step%50==0 or last: self._record(bar)
-            if self.step%self.every==0 or last: self._validate(); self.save(); self._draw(live)
-        bar.close()
+        with tqdm(total=self.steps, initial=self.step, disable=not progress or self.rank > 0, mininterval=2) as bar:
+            while self.step < self.steps and not asked and not self.stale():
+                self.recent.append(self.train_step()); bar.update(); last = self.step==self.steps
+                if self.step%50==0 or last: self._record(bar)
+                if self.step%self.every==0 or last: self._validate(); self.save(); self._draw(live)
         if asked: self.save(); print(f'stopped at step {self.step}; `fit` resumes here')
     return self
 
@@ -373,7 +371,7 @@ def _validate(self:Trainer):
     self.history.append(dict(step=self.step, **figures))
     if self.best and figures[self.best] < before:
         flat = {f'{n}/{k}': v for n in self.players for k,v in self.ema[n].items()}
-        self._write('best.safetensors', flat)
+        self._write('best.safetensors', flat, dict(origin=origin('checkpoint')))
 
 # %% ../nbs/05_training.ipynb #c066
 @patch

@@ -72,6 +72,17 @@ def test_one_changed_byte_is_found(hub, sent, file, change, word, request):
     with pytest.raises(ModelError, match=word): locate(repo)
 
 
+def test_a_card_is_written_once(hub, sent):
+    text = card('ann/voice'); assert text.startswith('---') and text.count('library_name')==text.count('## Parts')==1 and '# ann/voice' in text
+
+
+def test_the_licence_must_be_said(hub, tmp_path, capsys):
+    mine = shutil.copytree(locate('watermark'), tmp_path/'mine')
+    assert cli.main(['push', str(mine), 'ann/mine'])==2 and 'say under which licence' in capsys.readouterr().err and 'ann/mine' not in hub.repos
+    assert cli.main(['push', str(mine), 'ann/mine', '--licence', 'cc-by-4.0'])==0 and b'license: cc-by-4.0' in list(hub.repos['ann/mine'].values())[-1]['README.md']
+    assert cli.main(['card', 'speech'])==0 and 'license: apache-2.0' in capsys.readouterr().out and 'license: other' in card(mine)
+
+
 def test_another_fingerprint_is_refused(hub, sent):
     with pytest.raises(ModelError, match='has the weights .* not 0123456789ab'): pull('ann/voice', '0123456789ab')
 
@@ -117,6 +128,7 @@ def test_every_command_leaves_its_origin(tmp_path, monkeypatch, capsys):
     assert all('audiolm-edu 0.' in t for t in told.values())
     assert 'seed 7' in told['a.wav'] and h in told['a.wav'] and 'seed 8' in told['b.mp3'] and told['a.safetensors'].endswith('of: '+told['a.wav'])
     assert 'levels 4' in told['d.ogg'] and 'marked' in told['w.flac'] and '12ab' in told['w.flac'] and 'seed 7' in told['w.flac']   # three files later
+    assert cli.main('tokens a.wav -o a.tok'.split())==cli.main('decode a.tok -o e.wav'.split())==0 and 'decoded' in told_origin('e.wav')   # any name will do
     capsys.readouterr(); assert cli.main(['doctor', *told])==0
     assert capsys.readouterr().out.splitlines()==[f'{f}: {t}' for f,t in told.items()]
 
