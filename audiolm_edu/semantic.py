@@ -129,7 +129,7 @@ def fit_clusters(self:Tokenizer,
 ):
     "Set scale and `centroids` from `raw` on `sounds`."
     raw, whose = zip(*((self.raw(p), w) for s,w in zip(sounds, who or repeat(None)) for p in s.split(PIECE*640, 1)))
-    self.fit_scale(raw, who and whose)
+    self.fit_scale(list(raw), who and list(whose))
     x = torch.cat([self.scaled(r).flatten(0,1) for r in raw])
     some = x[torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:most]]
     self.centroids.copy_(kmeans(some, len(self.centroids), iters))
