@@ -1749,6 +1749,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                     'audiolm_edu.tokens._work': ('tokens.html#_work', 'audiolm_edu/tokens.py'),
                                     'audiolm_edu.tokens.drop_repeats': ('tokens.html#drop_repeats', 'audiolm_edu/tokens.py'),
                                     'audiolm_edu.tokens.flatten': ('tokens.html#flatten', 'audiolm_edu/tokens.py'),
+                                    'audiolm_edu.tokens.gathered': ('tokens.html#gathered', 'audiolm_edu/tokens.py'),
                                     'audiolm_edu.tokens.pad_left': ('tokens.html#pad_left', 'audiolm_edu/tokens.py'),
                                     'audiolm_edu.tokens.pad_right': ('tokens.html#pad_right', 'audiolm_edu/tokens.py'),
                                     'audiolm_edu.tokens.plans': ('tokens.html#plans', 'audiolm_edu/tokens.py'),

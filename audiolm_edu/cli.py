@@ -132,15 +132,15 @@ def cmd_watermark(a):
 # %% ../nbs/83_cli.ipynb #c011
 def cmd_tokens(a):
     "Write a recording's tokens to a .safetensors file."
-    import torch
     from safetensors.torch import save_file
     from audiolm_edu.codec import SEGMENT, Codec
     from audiolm_edu.semantic import PIECE, SemanticTokenizer
+    from audiolm_edu.tokens import gathered
     out = Path(a.out)
     if not out.parent.is_dir(): raise AudioError(f"{out}: the folder {out.parent} does not exist.")
     pieces = lambda tokens: (x[None] for x in stream_audio(a.audio, tokens*640, min_seconds=.04))
     models: dict = dict(semantic=(SemanticTokenizer, PIECE), acoustic=(Codec, SEGMENT))
-    tables = {k: torch.cat([*m.from_pretrained(a.model).encode_stream(pieces(n))], 1)[0] for k,(m,n) in models.items()}
+    tables = {k: gathered(m.from_pretrained(a.model).encode_stream(pieces(n))) for k,(m,n) in models.items()}
     h = weights_hash(a.model); told = origin('tokens', weights=h)+_before(a.audio)
     write_atomically(out, lambda p: save_file(tables, p, dict(weights=h, origin=told)))
     shapes = ', '.join(f'{k} {tuple(v.shape)}' for k,v in tables.items())
