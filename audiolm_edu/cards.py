@@ -14,7 +14,7 @@ import soundfile as sf
 from safetensors import SafetensorError, safe_open
 
 from .audio import AudioError
-from .hub import ModelError, files_of, hub_library, locate, origin, reason, seal, weights_hash
+from .hub import ModelError, files_of, hub_library, locate, reason, seal, weights_hash
 
 # %% ../nbs/82b_cards.ipynb #c006
 def _of_sound(path:Path) -> str:

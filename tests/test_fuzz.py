@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from audiolm_edu import cli
 from audiolm_edu.audio import AudioError, load_audio, save_audio
-from audiolm_edu.audiolm import AudioLM, about
+from audiolm_edu.audiolm import about
 from audiolm_edu.cards import told_origin
 from audiolm_edu.codec import CODEC_PRESETS, Codec
 from audiolm_edu.corpus import Clip, read_folder

@@ -10,7 +10,7 @@ import pytest
 import soundfile as sf
 import torch
 
-from audiolm_edu.audio import SR, load_audio, save_audio, stream_audio
+from audiolm_edu.audio import SR, load_audio, save_audio
 from audiolm_edu.cards import told_origin
 from audiolm_edu.codec import SEGMENT
 from audiolm_edu.corpus import Waveforms, clips
