@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
+LINK = '[Open the tour in Colab]'   # the notebook itself asks no other server for a picture
+BADGE = '[![Open the tour in Colab](https://colab.research.google.com/assets/colab-badge.svg)]'
 
 
 def readme(cells:list) -> tuple[str,bytes]: # text, PNG
@@ -18,7 +20,7 @@ def readme(cells:list) -> tuple[str,bytes]: # text, PNG
             text.append('![Sound, semantic tokens and acoustic tokens of a continuation](nbs/continuation.png)')
         elif not s.startswith('#|'): text.append(f'```python\n{s}\n```')
     title, badge = text[0].splitlines()[0], text[1:]
-    return '\n\n'.join([title, *badge])+'\n', picture
+    return '\n\n'.join([title, *badge]).replace(LINK, BADGE)+'\n', picture
 
 
 if __name__=='__main__':
