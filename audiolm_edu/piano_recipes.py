@@ -24,7 +24,7 @@ from .codec_training import DecoderGame, SpectrumGame
 from .coarse_stage import coarse_batch, without_plan
 from .corpus import Crops, maestro, unseen
 from .events import EventCrops, to_events
-from .hub import load_model, write_atomically
+from .hub import load_model, origin, write_atomically
 from .piano import HELD, read_midi, recording_of
 from .piano_models import (FRAMES, SHOWN, PIANO_CODEC, PIANO_MANNER, PIANO_SEMANTIC, alone_batch, key_changes,
                                       piano_stages, touched)
@@ -90,7 +90,7 @@ def labels(job:Job, store, use, n:int, dims:int=48) -> dict: # shares, which: se
     near = torch.cdist(some[:20_000], book).min(1)[0].square().mean()
     shares = lambda i: largest((-torch.cdist((_long(store, i)-mean)@V, book).square()/(.5*near)).softmax(-1))
     table = dict(zip(('shares','which'), map(torch.cat, zip(*map(shares, range(len(store)))))))
-    write_atomically(path, lambda p: save_file(table, p))
+    write_atomically(path, lambda p: save_file(table, p, dict(origin=origin('labels'))))
     return table
 
 # %% ../nbs/86b_piano_recipes.ipynb #c008s1

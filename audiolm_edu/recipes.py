@@ -27,7 +27,7 @@ from .corpus import Clip, Crops, Waveforms, each_its_own, held_out, packed, read
 # %% ../nbs/86_recipes.ipynb #c002s1
 from .evaluate import abx, yardstick
 from .fine_stage import CHUNK, LEVELS, fine_batch, fine_config
-from .hub import load_model, locate, save_model, write_atomically
+from .hub import load_model, locate, origin, save_model, write_atomically
 from .piano import HELD
 from .semantic import SEMANTIC_PRESETS, SemanticTokenizer, cepstra, pad_to_token, standardised
 from .semantic_decoder import ResidualSemantic, SemanticDecoder, SemanticDecoderConfig, decoder_batch, residual_books
@@ -188,7 +188,7 @@ def labels(self:Job, store, rows, components:int) -> dict: # shares, which: see 
         near = [factor[c.speaker]*f for f in (.955,1.045)]
         answers.append(largest(speaker_free(mixture, store[i][None], tracts=near)[0]))
     table = dict(zip(('shares','which'), map(torch.cat, zip(*answers))))
-    write_atomically(path, lambda p: save_file(table, p))
+    write_atomically(path, lambda p: save_file(table, p, dict(origin=origin('labels'))))
     return table
 
 # %% ../nbs/86_recipes.ipynb #c014
