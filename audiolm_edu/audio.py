@@ -37,8 +37,8 @@ def _cut_short(path:Path) -> bool:
     with path.open('rb') as f: head = f.read(8); f.seek(max(0, size-2**17)); end = f.read()   # no Ogg page is longer than 64 kB
     if head[:4]==b'RIFF':
         riff, = struct.unpack('<I', head[4:])
-        unknown = 0, 2**32-1              # written to a pipe: the length was not known
-        return riff not in unknown and riff+8 > size+1   # +1: the padding byte may lack
+        unknown = riff in (0, 2**32-1) or 0x7ffff000 <= riff < 0x7ffff100   # written to a pipe: the length was not known (the last: by SoX)
+        return not unknown and riff+8 > size+1   # +1: the padding byte may lack
     if head[:4]==b'OggS':
         page = end.rfind(b'OggS')
         return page+6 > len(end) or not end[page+5] & 4          # bit 2: end of stream
@@ -65,7 +65,9 @@ def _pieces(path:Path, min_seconds:float, max_seconds:float) -> Iterator[tuple[n
                     raise AudioError(f"{path}: it holds values that are not numbers, or no sound (NaN, infinite, beyond 1e12).")
                 n += len(x); yield x.mean(1), rate
             if n < f.frames: raise AudioError(f"{path}: the file is cut short ({n} of {f.frames} samples); copy it again.")
-    except (sf.LibsndfileError, RuntimeError) as e:
+    except UnicodeError: raise AudioError(f"{ascii(str(path))}: the name is not UTF-8; rename the file.") from None
+    except OSError as e: raise AudioError(f"{path}: cannot be read ({e.strerror or e}).") from None
+    except (sf.LibsndfileError, RuntimeError, TypeError) as e:   # TypeError: RAW, of which nothing is known
         raise AudioError(f"{path}: cannot be read as audio ({str(e).split(': ')[-1].rstrip('.')}); "
             "use a WAV, FLAC, Ogg or MP3 file.") from None
     if _cut_short(path): raise AudioError(f"{path}: the file is cut short; copy it again.")
@@ -77,7 +79,7 @@ def resample(
     x:Tensor,      # (S,) samples at `sr_in`
     sr_in:int,     # rate of `x`
     sr_out:int=SR, # wanted rate
-)->Tensor:         # (round(S*sr_out/sr_in),) samples
+)->Tensor:         # (S*sr_out/sr_in,) samples, to the next whole number
     "Change the sampling rate of `x`."
     if sr_in==sr_out: return x
     import soxr
@@ -92,7 +94,9 @@ def load_audio(
 )->Tensor:                      # (S,) float32, one channel
     "Read a file as one channel at `sr`; where that is impossible `AudioError` says why."
     pieces, rates = zip(*_pieces(Path(path), min_seconds, max_seconds))
-    return resample(torch.from_numpy(np.concatenate(pieces)), rates[0], sr)
+    x = resample(torch.from_numpy(np.concatenate(pieces)), rates[0], sr)
+    if not len(x): raise AudioError(f"{path}: holds less than one sample at {sr} Hz.")
+    return x
 
 # %% ../nbs/01_audio.ipynb #c016s1
 def stream_audio(
@@ -133,7 +137,7 @@ def save_audio(
 )->Path:           # `path`
     "Write `x` so that the file is whole or absent."
     path = Path(path); fmt, folder = path.suffix[1:].upper(), path.parent
-    if fmt not in sf.available_formats():
+    if fmt not in sf.available_formats() or fmt=='RAW':
         raise AudioError(f"{path}: unknown suffix, use .wav, .flac, .ogg or .mp3.")
     if not folder.is_dir(): raise AudioError(f"{path}: the folder {folder} does not exist.")
     fd, tmp = tempfile.mkstemp(dir=folder, prefix='.'+path.stem, suffix=path.suffix)
@@ -195,7 +199,7 @@ def mel_filterbank(
     bins = np.linspace(0, sr/2, n_fft//2+1)[:,None]
     up, down = (bins-edges[:-2])/np.diff(edges)[:-1], (edges[2:]-bins)/np.diff(edges)[1:]
     tri = np.maximum(0, np.minimum(up, down))*2/(edges[2:]-edges[:-2])
-    return torch.tensor(tri, dtype=torch.float32)
+    with torch.inference_mode(False): return torch.tensor(tri, dtype=torch.float32)   # kept for all who come later
 
 # %% ../nbs/01_audio.ipynb #c031
 def log_mel(

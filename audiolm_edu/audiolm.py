@@ -6,7 +6,7 @@
 __all__ = ['MANNER', 'DRAWN', 'Take', 'Dice', 'as_prompt', 'about', 'AudioLM', 'Draft']
 
 # %% ../nbs/14_audiolm.ipynb #c002
-import itertools, json, math, random
+import itertools, json, math, operator, random
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,7 @@ MANNER = dict(temperature=(.6,.8,.6), guide=2., hold=1.)
 
 def about(name) -> dict: # stages, window, context, and what of `MANNER` is different; as far as it is said
     "`audiolm.json` of a model."
-    path = locate(str(name))/'audiolm.json'
+    path = locate(name)/'audiolm.json'
     try: said = json.loads(path.read_text()) if path.exists() else {}
     except ValueError as e: raise ModelError(f"{path}: is not JSON ({e}).") from None
     known = {'stages', 'window', 'context', *MANNER}
@@ -127,7 +127,7 @@ class AudioLM:
 @patch(cls_method=True)
 def from_pretrained(cls:AudioLM, name:str='speech') -> AudioLM:
     "Load from the package ('speech') or a folder."
-    folder, more = locate(str(name)), about(name)
+    folder, more = locate(name), about(name)
     codec = load_model(Codec, folder, 'codec')
     semantic = load_model(SemanticTokenizer, folder, 'semantic')
     stages = [load_model(TokenLM, folder, f'stage{i+1}') for i in range(more.pop('stages', 3))]
@@ -224,6 +224,8 @@ def _seeds(seed, takes:int) -> list[int]:
     if seed is None: seed = random.randrange(2**31)
     seeds = list(seed) if isinstance(seed, (list,tuple)) else [seed+i for i in range(takes)]
     if len(seeds) != takes: raise AudioError(f"there are {len(seeds)} seeds for {takes} prompts.")
+    try: seeds = [operator.index(s) for s in seeds]   # noise is drawn from their names, and NumPy's 1 has another
+    except TypeError: raise AudioError(f"a seed is a whole number, not {seeds}.") from None
     for s in seeds:
         if not 0 <= s < 2**63: raise AudioError(f"seed is {s}; it must be from 0 to 2^63-1.")
     return seeds

@@ -144,14 +144,14 @@ def card(
     licence:str='',         # of the weights, as the Hub spells it; the package's own are apache-2.0
 )->str:                     # Markdown, with the Hub's header
     "A model card, from what the run wrote down."
-    folder = locate(str(name))
+    folder = locate(name)
     call = title or (folder.name if Path(name).exists() else str(name))
     try: return _card(folder, call, licence)
     except (LookupError, TypeError, ValueError, AttributeError, OSError, SafetensorError) as e:
         raise ModelError(f"{folder}: its notes don't make a card ({reason(e)}).") from None
 
 # %% ../nbs/82b_cards.ipynb #c017bb
-def _own_licence(folder:Path) -> str: return 'apache-2.0' if folder.parent==locate('speech').parent else ''
+def _own_licence(folder:Path) -> str: return 'apache-2.0' if folder.resolve().parent==locate('speech').resolve().parent else ''
 
 def _card(folder:Path, call:str, licence:str) -> str:
     h, own = weights_hash(folder), _notes(folder)
@@ -173,7 +173,7 @@ def push(
     licence:str='',    # as for `card`; must be said
 )->str:                # the address of the commit
     "Upload a model with its card and its hashes to the Hugging Face Hub, in one commit."
-    folder, hub = locate(str(name)), hub_library(repo)
+    folder, hub = locate(name), hub_library(repo)
     heard, licence = sorted({l for _,l,*_ in _data(folder)}), licence or _own_licence(folder)
     if not licence: raise ModelError(f"{folder}: say under which licence; what it heard came under: {', '.join(heard) or 'not known'}.")
     with tempfile.TemporaryDirectory() as tmp:
@@ -183,5 +183,5 @@ def push(
         try:
             api = hub.HfApi(); api.create_repo(repo, private=private, exist_ok=True)
             return str(api.create_commit(repo, add, commit_message=f'weights {weights_hash(folder)}').commit_url)
-        except (OSError, ValueError, hub.errors.HfHubHTTPError) as e:
+        except (OSError, ValueError, *hub.errors.HfHubHTTPError.__bases__) as e:
             raise ModelError(f"{repo}: cannot be written on the Hub ({reason(e)}).") from None

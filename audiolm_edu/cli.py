@@ -26,7 +26,9 @@ def _target(name:str, source:Path|None=None) -> Path:
     out = Path(name)
     if out.suffix not in SUFFIXES:
         raise AudioError(f"{out}: unknown suffix, use {', '.join(SUFFIXES)}.")
+    if out.is_dir(): raise AudioError(f"{out}: is a folder; name a file in it.")
     if not out.parent.is_dir(): raise AudioError(f"{out}: the folder {out.parent} does not exist.")
+    if not os.access(out.parent, os.W_OK): raise AudioError(f"{out}: the folder {out.parent} cannot be written to.")
     if source and out.exists() and source.exists() and out.samefile(source):
         raise AudioError(f"{out}: is the prompt itself; choose another name with -o.")
     return out
@@ -153,7 +155,7 @@ def cmd_tokenize(a):
     from audiolm_edu.corpus import packed, read_folder
     from audiolm_edu.semantic import SemanticTokenizer
     from audiolm_edu.tokens import AtSpeed, tokenize_corpus
-    tokens, store = Path(a.out)/'tokens', packed(Path(a.out)/'packed', lambda: read_folder(a.folder))
+    tokens, store = Path(a.out)/'tokens', packed(Path(a.out)/'packed', lambda: read_folder(Path(a.folder).resolve()))
     models = Codec.from_pretrained(a.model), SemanticTokenizer.from_pretrained(a.model)
     for speed in a.speeds:
         played = store if speed==1 else AtSpeed(store, speed)
@@ -374,6 +376,14 @@ def _commands(sub) -> dict: # name: its parser
             made[name].add_argument('--model', default='speech', help="'speech', 'piano', a folder, or owner/name on the Hub")
     return made
 
+# %% ../nbs/83_cli.ipynb #c026a
+def _above(least:float, kind=float):
+    "A number greater than `least`, for argparse."
+    def number(text:str):
+        if least < (v := kind(text)) < float('inf'): return v
+        raise argparse.ArgumentTypeError(f'{text} is not above {least:g}')
+    return number
+
 # %% ../nbs/83_cli.ipynb #c026
 # of notebook 86, which is slow to import
 PARTS = 'codec', 'semantic', 'stage1', 'stage2', 'stage3', 'semantic_decoder', 'semantic_residual'
@@ -382,8 +392,8 @@ MUSIC = 'alone', 'symbolic'   # of notebook 86b, with the preset 'piano'
 def _training(c:dict):
     "Arguments of what makes or uses a corpus."
     c['tokenize'].add_argument('folder'); c['tokenize'].add_argument('-o', '--out', required=True)
-    c['tokenize'].add_argument('--workers', type=int, default=1, help='processes (default 1)')
-    c['tokenize'].add_argument('--speeds', type=float, nargs='+', default=[1.], metavar='F',
+    c['tokenize'].add_argument('--workers', type=_above(0, int), default=1, help='processes (default 1)')
+    c['tokenize'].add_argument('--speeds', type=_above(0), nargs='+', default=[1.], metavar='F',
                                help='once for each, played F times as fast (default 1)')
     c['evaluate'].add_argument('-o', '--out', default='report', help='a folder (default report)')
     c['evaluate'].add_argument('--data', help='recordings with held-out speakers; the clips of the package if left out')
@@ -395,7 +405,7 @@ def _training(c:dict):
         s.add_argument('--data', nargs='+', required=True, metavar='DIR',
                        help='recordings; the first folder is what is to be spoken')
         s.add_argument('--out', required=True, help='what comes of it, and checkpoints, go here')
-        s.add_argument('--share', type=float, default=1., help='of the usual steps (default 1)')
+        s.add_argument('--share', type=_above(0), default=1., help='of the usual steps (default 1)')
 
 # %% ../nbs/83_cli.ipynb #c026n0
 SHIPPED = 'speech', 'piano', 'detector', 'watermark'   # weights in the package
@@ -451,7 +461,7 @@ def parser() -> argparse.ArgumentParser:
     _generation(c['generate'], 'generated.wav', 10.)
     c['tokens'].add_argument('audio'); c['tokens'].add_argument('-o', '--out', required=True)
     c['decode'].add_argument('tokens'); c['decode'].add_argument('-o', '--out', required=True)
-    c['decode'].add_argument('--levels', type=int, help='use only the first so many')
+    c['decode'].add_argument('--levels', type=_above(0, int), help='use only the first so many')
     _training(c)
     _asking(c); _reading(c); _teaching(c)
     return p
@@ -462,6 +472,7 @@ def run_command(p:argparse.ArgumentParser, argv=None) -> int: # exit status
     a = p.parse_args(argv)
     try: return a.run(a) or 0
     except (AudioError, ModelError) as e: message, status = str(e), 2
+    except OSError as e: message, status = f"{e.filename or 'a file'}: {e.strerror or e}.", 2   # a full disk, a folder of somebody else
     except KeyboardInterrupt: message, status = 'interrupted, nothing was written.', 130
     print(f'{p.prog}: {message}', file=sys.stderr)
     return status

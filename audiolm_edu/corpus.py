@@ -7,7 +7,7 @@ __all__ = ['SUFFIXES', 'Clip', 'clips', 'prompt_path', 'maestro', 'read_folder',
            'unseen', 'Waveforms', 'pack', 'packed', 'Crops']
 
 # %% ../nbs/02_corpus.ipynb #c002
-import csv, hashlib, json, os, re, tempfile
+import csv, hashlib, json, os, re, tempfile, unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -100,15 +100,17 @@ def maestro(
 # %% ../nbs/02_corpus.ipynb #c009n1
 def _seconds(path:Path) -> float: # 0 where it cannot be read; `pack` will say why
     try: return sf.info(path).duration
-    except (sf.LibsndfileError, RuntimeError): return 0.
+    except (sf.LibsndfileError, RuntimeError, OSError, UnicodeError, TypeError): return 0.
 
 def _transcripts(folder:Path) -> dict: # LibriSpeech: a file a chapter
     lines = [l for p in folder.glob('*.trans.txt') for l in p.read_text(encoding='utf-8').splitlines()]
     return dict(l.split(' ', 1) for l in lines if ' ' in l)
 
+def _aside(name:str) -> bool: return name.startswith('.') or name=='__MACOSX'   # what systems put beside the recordings
+
 def _walk(root:Path) -> list[Clip]:
     "Every sound below `root`."
-    paths = sorted(p for p in root.rglob('*') if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in root.rglob('*') if p.suffix.lower() in SUFFIXES and not any(map(_aside, p.relative_to(root).parts)))
     if not paths: raise AudioError(f"{root}: holds no audio files ({', '.join(SUFFIXES)}).")
     top = Path(os.path.commonpath([p.parent for p in paths])); told = {}
     def clip(p):
@@ -133,17 +135,20 @@ def read_folder(
     "Every clip below `folder`, in a fixed order."
     root = Path(folder)
     if not root.is_dir(): raise AudioError(f"{root}: there is no such folder.")
-    inside = [p for p in root.iterdir() if p.is_dir() or p.suffix.lower() in SUFFIXES]
+    inside = [p for p in root.iterdir() if not _aside(p.name) and (p.is_dir() or p.suffix.lower() in SUFFIXES)]
     only = inside[0] if len(inside)==1 and inside[0].is_dir() else root   # as an archive is unpacked
     return _known(root) or _known(only) or _walk(root)
 
 # %% ../nbs/02_corpus.ipynb #c014
+def _digest(speaker:str) -> bytes: # one for a name, however its accents are written
+    return hashlib.sha256(unicodedata.normalize('NFC', speaker).encode(errors='surrogateescape')).digest()
+
 def held_out(
     speaker:str,        # speaker's name
     share:float=.1,     # share of speakers kept from training
 )->bool:
     "True for speakers that no model in this package is trained on."
-    digest = hashlib.sha256(speaker.encode()).digest()
+    digest = _digest(speaker)
     return int.from_bytes(digest[:4], 'big')/2**32 < share
 
 def split_by_speaker(
@@ -168,7 +173,7 @@ def unseen(
     "The speakers that the rule holds out; if it gives no two sides, the one nearest to it."
     names = set(names); out = {n for n in names if held_out(n, share)}
     if len(names) < 2 or 0 < len(out) < len(names): return out
-    return {min(names, key=lambda n: hashlib.sha256(n.encode()).digest())}
+    return {min(names, key=_digest)}
 
 # %% ../nbs/02_corpus.ipynb #c017
 class Waveforms:
@@ -177,12 +182,15 @@ class Waveforms:
         self.folder = Path(folder)
         if not (self.folder/'index.json').exists(): raise AudioError(
             f"{folder}: not a packed corpus; make one with `pack`.")
-        index = json.loads((self.folder/'index.json').read_text())
-        self.lengths = np.array([r['length'] for r in index], dtype=np.int64)
-        self.starts = self.lengths.cumsum()-self.lengths
         clip = lambda r: Clip(Path(r['path']), r['speaker'], r['length']/SR, r['text'], r['kind'], r.get('licence', ''))
-        self.clips = [clip(r) for r in index]
-        self.samples = np.memmap(self.folder/'samples.i16', dtype=np.int16, mode='r')
+        try:
+            index = json.loads((self.folder/'index.json').read_text()); self.clips = [clip(r) for r in index]
+            self.lengths = np.array([r['length'] for r in index], dtype=np.int64)
+            self.samples = np.memmap(self.folder/'samples.i16', dtype=np.int16, mode='r')
+            if self.lengths.min() < 1 or self.lengths.sum()!=len(self.samples): raise ValueError('the lengths are others')
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as e: raise AudioError(
+            f"{folder}: the samples do not fit their index ({e}); delete it and pack again.") from None
+        self.starts = self.lengths.cumsum()-self.lengths
 
     def __reduce__(self): return Waveforms, (self.folder,)  # other processes map the same file
 

@@ -9,7 +9,7 @@ __all__ = ['SPEEDS', 'SIZES', 'PARTS', 'Job', 'to_train_on', 'fit', 'following',
            'train_semantic_residual', 'train', 'expected', 'write_plans', 'beside']
 
 # %% ../nbs/86_recipes.ipynb #c002
-import json
+import json, os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,7 +62,11 @@ class Job:
 @patch
 def open(self:Job) -> Waveforms:
     "All recordings, packed once."
-    return packed(self.work/'packed', lambda: [*each_its_own(self.suits(self.data[0])), *(c for d in self.data[1:] for c in self.suits(d))])
+    spoken, others = self.data[0], self.data[1:]
+    store = packed(self.work/'packed', lambda: [*each_its_own(self.suits(spoken)), *(c for d in others for c in self.suits(d))])
+    if {self.source(c.path) for c in store.clips}=={*self.data}: return store
+    raise AudioError(f"{self.work/'packed'}: holds other recordings than {', '.join(map(str, self.data))}; "
+                     "take another folder for what comes of these.")
 
 @patch
 def suits(self:Job, folder) -> list[Clip]:
@@ -75,16 +79,21 @@ def suits(self:Job, folder) -> list[Clip]:
 
 # %% ../nbs/86_recipes.ipynb #c006b
 @patch
+def source(self:Job, path) -> Path|None: # the folder of the job that a recording lies in; links are not followed
+    return next((d for d in self.data if Path(os.path.abspath(path)).is_relative_to(d)), None)
+
+@patch
 def spoken(self:Job, path) -> bool: # is this a recording of the language to be spoken?
-    return Path(path).resolve().is_relative_to(self.data[0])
+    return self.source(path)==self.data[0]
 
 @patch
 def unseen(self:Job) -> set[str]: # of speakers
     "Who is held out: by rule, and in the first folder somebody in any case."
     clips, share = self.open().clips, HELD if self.preset=='piano' else .1
-    out = {c.speaker for c in clips if held_out(c.speaker, share)} | unseen((c.speaker for c in clips if self.spoken(c.path)), share)
-    if 0 < sum(c.speaker in out for c in clips) < len(clips): return out
-    raise AudioError(f"{self.data[0]}: {len(clips)} recording{'s'*(len(clips)>1)} of one speaker; "
+    own = [c.speaker for c in clips if self.spoken(c.path)]
+    out = {c.speaker for c in clips if held_out(c.speaker, share)} | unseen(own, share)
+    if 0 < sum(who in out for who in own) < len(own): return out
+    raise AudioError(f"{self.data[0]}: {len(own)} recording{'s'*(len(own)>1)} of one speaker; "
                      "some are needed to train on, and some of another to judge by.")
 
 # %% ../nbs/86_recipes.ipynb #c006n0
@@ -97,8 +106,7 @@ def heard(self:Job) -> list[dict]: # folder by folder, licence by licence
     "What the recordings are, for the model's card."
     store, out, rows = self.open(), self.unseen(), {}
     for c in store.clips:
-        source = next((d.name for d in self.data if c.path.resolve().is_relative_to(d)), '')
-        rows.setdefault((source, c.licence or 'not stated'), []).append(c)
+        rows.setdefault((getattr(self.source(c.path), 'name', ''), c.licence or 'not stated'), []).append(c)
     speakers = lambda own: {c.speaker for c in own}
     return [dict(source=s, licence=l, hours=round(sum(c.seconds for c in own)/3600, 2), recordings=len(own),
                  speakers=len(speakers(own)), held_out=len(speakers(own) & out)) for (s,l),own in rows.items()]
@@ -319,6 +327,8 @@ class _SideBySide:
     def encode(self, x): # (B,S) -> (B,T,24+12)
         codes = self.own.rvq.encode(self.semantic.features(x))
         return torch.cat([codes, self.codec.encode(x)[...,:LEVELS]], -1)
+    def state_dict(self): # what the codes depend on, for `fingerprint`
+        return {f'{i}/{k}': v for i,m in enumerate((self.own.rvq, self.codec)) for k,v in m.state_dict().items()}
 
 @torch.no_grad()
 def fit_residual(job:Job, store, semantic, own:ResidualSemantic):

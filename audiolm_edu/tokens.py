@@ -17,7 +17,7 @@ from torch import Tensor
 from fastcore.basics import patch
 
 from .audio import SR, AudioError, resample
-from .hub import origin, write_atomically
+from .hub import fingerprint, origin, remove_leftovers, write_atomically
 
 # %% ../nbs/08_tokens.ipynb #c005
 def drop_repeats(
@@ -84,10 +84,11 @@ def write_shard(
     name:Path,             # without suffix
     tables:list[np.ndarray],
     clips:list,            # whose they are
+    models:str='',         # fingerprint of the two tokenizers
 ):
     "Tokens first, then the index that makes them count."
     rows = [dict(speaker=c.speaker, path=str(c.path), frames=len(t)) for c,t in zip(clips, tables)]
-    index = json.dumps(dict(origin=origin('token shard'), levels=tables[0].shape[1]-1, clips=rows))
+    index = json.dumps(dict(origin=origin('token shard'), models=models, levels=tables[0].shape[1]-1, clips=rows))
     try:
         write_atomically(name.with_suffix('.i16'), lambda p: p.write_bytes(np.concatenate(tables)))
         write_atomically(name.with_suffix('.json'), lambda p: p.write_text(index))
@@ -96,7 +97,12 @@ def write_shard(
         "Make room and run again, it goes on from there.") from None
 
 # %% ../nbs/08_tokens.ipynb #c018
-def _work(rank:int, workers:int, store, codec, semantic, folder:Path, per_shard:int):
+def _fits(index:Path, models:str, clips:list): # `AudioError` if a shard that is there is of other tokenizers or recordings
+    there, made_by = _read_shard(index)[1], json.loads(index.read_text()).get('models', models)
+    if made_by==models and [c['path'] for c in there]==[str(c.path) for c in clips]: return
+    raise AudioError(f"{index.parent}: holds tokens of other recordings or by other tokenizers; delete it, or take another folder.")
+
+def _work(rank:int, workers:int, store, codec, semantic, folder:Path, per_shard:int, models:str):
     "The shards of one worker that are not there yet."
     from tqdm.auto import tqdm
     if workers > 1: torch.set_num_threads(1)
@@ -106,7 +112,7 @@ def _work(rank:int, workers:int, store, codec, semantic, folder:Path, per_shard:
         if name.with_suffix('.json').exists(): continue    # done by an earlier run
         rows = range(first, min(first+per_shard, len(store)))
         tables = [_table(store[i], codec, semantic) for i in rows]
-        write_shard(name, tables, [store.clips[i] for i in rows])
+        write_shard(name, tables, [store.clips[i] for i in rows], models)
 
 # %% ../nbs/08_tokens.ipynb #c020
 def tokenize_corpus(
@@ -118,8 +124,11 @@ def tokenize_corpus(
 )->'TokenStore':
     "Turn packed recordings into token shards."
     folder = Path(folder); folder.mkdir(parents=True, exist_ok=True)
-    for p in folder.glob('.shard-*'): p.unlink()
-    args, mp = (workers, store, codec, semantic, folder, per_shard), torch.multiprocessing
+    remove_leftovers(folder, '.shard-*'); models = fingerprint(codec, semantic)
+    for i in range(0, len(store), per_shard):
+        index = folder/f'shard-{i//per_shard:05d}.json'
+        if index.exists(): _fits(index, models, store.clips[i:i+per_shard])
+    args, mp = (workers, store, codec, semantic, folder, per_shard, models), torch.multiprocessing
     try: mp.spawn(_work, args, workers) if workers > 1 else _work(0, *args)
     except (mp.ProcessRaisedException, mp.ProcessExitedException) as e: raise AudioError(
         f"{folder}: a worker stopped ({str(e).strip().splitlines()[-1]}); whole shards "

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from .hub import ModelError, origin, write_atomically
+from .hub import ModelError, origin, remove_leftovers, write_atomically
 
 # %% ../nbs/05_training.ipynb #c005
 def schedule(
@@ -39,7 +39,7 @@ def bf16_is_fast(device='cpu') -> bool:
 def count_rows(batch) -> int: # of its first tensor or list
     "How many rows a batch has."
     if isinstance(batch, dict): batch = tuple(batch.values())
-    return count_rows(batch[0]) if isinstance(batch, tuple) else len(batch)
+    return count_rows(next(b for b in batch if b is not None)) if isinstance(batch, tuple) else len(batch)
 
 # %% ../nbs/05_training.ipynb #c012
 def share(
@@ -228,7 +228,7 @@ def _write(self:Trainer, name, tensors:dict, notes=None):
     path, flat = self.folder/name, {}
     for k,v in tensors.items():
         whole = _whole(v)   # one at a time: a GPU need not hold them all
-        if self.rank==0: flat[k] = whole.to('cpu', copy=True)
+        if self.rank==0: flat[k] = whole.to('cpu', copy=True).contiguous()
     try:
         if self.rank==0:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -288,8 +288,7 @@ def _restore(self:Trainer, n, part): # part('model/') -> tensors with that prefi
 def resume(self:Trainer) -> bool: # was there anything to resume?
     "Continue from `checkpoint.safetensors` if it exists."
     path = self.folder/'checkpoint.safetensors'
-    if self.rank==0:
-        for p in self.folder.glob('.*.safetensors.*'): p.unlink(missing_ok=True)
+    if self.rank==0: remove_leftovers(self.folder, '.*.safetensors.*')
     if not path.exists(): return False
     flat, notes = _read(path)
     part = lambda p: {k.removeprefix(p): v for k,v in flat.items() if k.startswith(p)}

@@ -1,11 +1,15 @@
 "Files in: everything usable is used; everything else is one sentence, status 2, and no output file."
+import os
+import struct
+
 import numpy as np
 import pytest
 import soundfile as sf
 import torch
 
-from audiolm_edu.audio import AudioError, level, load_audio, save_audio
+from audiolm_edu.audio import AudioError, level, load_audio, log_mel, mel_filterbank, save_audio
 from audiolm_edu.cli import main
+from audiolm_edu.corpus import held_out, read_folder
 
 GOOD = [('wav','PCM_16'), ('wav','PCM_24'), ('wav','PCM_U8'), ('wav','FLOAT'), ('wav','DOUBLE'), ('flac','PCM_16'), ('ogg','VORBIS'), ('mp3','MPEG_LAYER_III')]
 
@@ -72,3 +76,40 @@ def test_save(tmp_path, prompt, suffix):
     assert abs(len(load_audio(f))-len(prompt)) < 2500
     with pytest.raises(AudioError): save_audio(tmp_path/'no'/'x.wav', prompt)
     assert [p.name for p in tmp_path.iterdir()]==[f.name]
+
+
+def test_a_pipe_of_sox_is_no_cut_file(tmp_path, voice):
+    "SoX writes 0x7ffff000 where it cannot know the length; a file of two gigabytes that is cut is found by its samples."
+    f = tmp_path/'x.wav'; sf.write(f, voice(), 16000); whole, raw = load_audio(f), bytearray(f.read_bytes())
+    raw[4:8], raw[40:44] = struct.pack('<I', 0x7ffff024), struct.pack('<I', 0x7ffff000); f.write_bytes(raw)
+    assert torch.equal(load_audio(f), whole)
+
+
+def test_names_and_lengths_at_the_edge(tmp_path, voice):
+    f = tmp_path/'x.wav'; sf.write(f, voice(), 16000); latin = os.fsencode(tmp_path)+b'/caf\xe9.wav'; os.link(f, latin)
+    with pytest.raises(AudioError, match='not UTF-8') as e: load_audio(os.fsdecode(latin))
+    str(e.value).encode()                                                            # can be printed
+    assert sorted(c.seconds > 0 for c in read_folder(tmp_path))==[False, True]       # one name does not end the reading of a corpus
+    assert isinstance(held_out(os.fsdecode(b'caf\xe9')), bool) and held_out('Jos\u00e9')==held_out('Jose\u0301')
+    with pytest.raises(AudioError, match='cannot be read'): load_audio(tmp_path/('a'*300))
+    (tmp_path/'x.raw').write_bytes(bytes(4000))
+    with pytest.raises(AudioError, match='cannot be read as audio'): load_audio(tmp_path/'x.raw')
+    with pytest.raises(AudioError, match='unknown suffix'): save_audio(tmp_path/'y.raw', torch.zeros(9))
+    sf.write(tmp_path/'one.wav', [.5], 48000)
+    with pytest.raises(AudioError, match='less than one sample'): load_audio(tmp_path/'one.wav')
+
+
+def test_a_loss_after_generating():
+    "What is kept from a first use without gradients serves those who need them."
+    mel_filterbank.cache_clear(); x = torch.randn(1, 4000, requires_grad=True)
+    with torch.inference_mode(): log_mel(torch.randn(1, 4000))
+    log_mel(x).sum().backward(); assert x.grad.abs().sum() > 0
+
+
+def test_where_nothing_can_be_written(tmp_path, capsys):
+    (tmp_path/'dir.wav').mkdir(); (tmp_path/'file').touch()
+    assert main(['continue', '-o', str(tmp_path/'dir.wav')])==2 and 'is a folder' in capsys.readouterr().err
+    assert main(['notebooks', str(tmp_path/'file')])==2 and 'file' in capsys.readouterr().err
+    for argv in (['tokenize', 'x', '-o', 'y', '--workers', '0'], ['tokenize', 'x', '-o', 'y', '--speeds', 'nan'], ['decode', 'x', '-o', 'y', '--levels', '0']):
+        with pytest.raises(SystemExit) as e: main(argv)
+        assert e.value.code==2 and 'is not above 0' in capsys.readouterr().err

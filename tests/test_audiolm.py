@@ -1,4 +1,5 @@
 "AudioLM: a take in a batch is that take alone, a stream is the whole, and every option reaches every stage."
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -56,6 +57,8 @@ def test_batch_is_each_alone_with_the_trained_stages(lm, prompts):
 def test_batches_of_one_and_none(tiny, prompts):
     take, = tiny.continue_from(prompts[:1], .4, seed=3); same(take, tiny.continue_from(prompts[0], .4, seed=3))
     assert tiny.continue_from([], 1)==[]
+    same(tiny.continue_from(prompts[0], .4, seed=3), tiny.continue_from(prompts[0], .4, seed=np.int64(3)))      # whatever holds the number
+    with pytest.raises(AudioError, match='a whole number'): tiny.continue_from(prompts[0], .4, seed=.5)
     a, b = tiny.continue_from(prompts[:2], .4); assert b.seed==a.seed+1        # a drawn seed is kept
 
 

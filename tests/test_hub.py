@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from hub_server import serve
 from audiolm_edu import cli
 from audiolm_edu.audio import AudioError, load_audio, save_audio
 from audiolm_edu.cards import card, push, told_origin
-from audiolm_edu.hub import ModelError, locate, pull, seal, verify, weights_hash
+from audiolm_edu.hub import ModelError, load_model, locate, pull, save_model, seal, verify, weights_hash
 
 pytest.importorskip('huggingface_hub')
 
@@ -148,3 +149,29 @@ def test_training_writes_origins(tmp_path):
     m = torch.nn.Linear(1, 1)
     Trainer(dict(m=(m, lambda x: (m(x).pow(2).mean(), {}))), lambda i: torch.ones(4,1), tmp_path, 2).fit(progress=False)
     assert told_origin(tmp_path/'checkpoint.safetensors').startswith('checkpoint, audiolm-edu')
+
+
+def test_a_folder_is_not_the_package(tmp_path, monkeypatch, capsys):
+    "A folder called speech, where one stands, neither hides the package's weights nor has their licence."
+    shutil.copytree(locate('speech'), tmp_path/'speech'); shutil.copytree(locate('speech'), tmp_path/'m'); monkeypatch.chdir(tmp_path)
+    assert locate('speech').parent.name=='weights' and locate('./speech').resolve()==tmp_path/'speech'
+    for name in ('m', './speech'):
+        with pytest.raises(ModelError, match='say under which licence'): push(name, 'ann/other')
+
+
+def test_steps_are_also_a_name(tmp_path):
+    "A buffer may be called step, in eight bits as in sixteen."
+    class Counts(torch.nn.Linear):
+        @dataclass
+        class Config: width:int=70
+        def __init__(self, config): super().__init__(config.width, 3); self.config = config; self.register_buffer('step', torch.ones(2, 2)*7)
+    for bits in (16, 8):
+        m = Counts(Counts.Config()); save_model(m, tmp_path, 'counts', bits); again = load_model(Counts, tmp_path, 'counts')
+        assert torch.equal(again.step, m.step) and (again.weight-m.weight).abs().max() < .01
+
+
+def test_pushing_without_a_network(tmp_path):
+    code = 'import sys; from audiolm_edu.cli import main; sys.exit(main(["push", "speech", "ann/voice"]))'
+    env = {**os.environ, 'HF_ENDPOINT': 'http://127.0.0.1:9', 'HF_HOME': str(tmp_path), 'HF_TOKEN': 'hf_stand_in', 'HF_HUB_DISABLE_XET': '1'}
+    r = subprocess.run([sys.executable, '-c', code], env=env, cwd=tmp_path, capture_output=True, text=True)
+    assert r.returncode==2 and 'cannot be written on the Hub' in r.stderr and 'Traceback' not in r.stderr

@@ -142,3 +142,24 @@ def test_train_takes_maestro(tmp_path):
 def test_piano_without_a_preset_is_said(tmp_path, capsys):
     assert cli.main(['train', 'codec', '--data', str(piano(tmp_path/'data')), '--out', str(tmp_path/'m'), '--preset', 'tiny'])==2
     assert '--preset piano' in capsys.readouterr().err
+
+
+def test_what_lies_beside_recordings_is_not_heard(tmp_path):
+    for who,x in zip('ab', VOICES): put(tmp_path/'data'/who/'x.wav', x)
+    put(tmp_path/'__MACOSX'/'data'/'a'/'._x.wav', VOICES[0]); put(tmp_path/'.cache'/'y.wav', VOICES[0]); put(tmp_path/'data'/'a'/'._x.wav', VOICES[0])
+    for root in (tmp_path, tmp_path/'data'): assert [c.speaker for c in read_folder(root)]==['a','b']
+
+
+def test_recordings_may_be_links(tmp_path):
+    "As in the caches of those who version data."
+    for i,x in enumerate(VOICES[:4]): put(tmp_path/'store'/f'{i}.wav', x); (tmp_path/'data'/f's{i}').mkdir(parents=True); (tmp_path/'data'/f's{i}'/'x.wav').symlink_to(tmp_path/'store'/f'{i}.wav')
+    job = Job([tmp_path/'data'], tmp_path/'m', 'tiny'); assert all(job.spoken(c.path) for c in job.open().clips) and 0 < len(job.unseen()) < 4
+    assert [d['source'] for d in job.heard()]==['data']
+
+
+def test_one_folder_of_results_is_of_one_corpus(tmp_path):
+    one, other = heap(tmp_path/'one'), heap(tmp_path/'other'); Job([one], tmp_path/'m', 'tiny').open()
+    for data in ([other], [one, other]):
+        with pytest.raises(AudioError, match='holds other recordings'): Job(data, tmp_path/'m', 'tiny').open()
+    put(tmp_path/'single'/'x.wav', VOICES[0])
+    with pytest.raises(AudioError, match='1 recording of one speaker'): Job([tmp_path/'single', one], tmp_path/'n', 'tiny').unseen()

@@ -16,9 +16,9 @@ from audiolm_edu.audio import AudioError
 from audiolm_edu.hub import ModelError, load_model, save_model
 from audiolm_edu.semantic import SEMANTIC_PRESETS, SemanticTokenizer
 from audiolm_edu.codec import CODEC_PRESETS, Codec
-from audiolm_edu.corpus import clips, pack
+from audiolm_edu.corpus import Waveforms, clips, pack
 from audiolm_edu.tokens import TokenStore, tokenize_corpus
-from audiolm_edu.training import Trainer
+from audiolm_edu.training import Trainer, count_rows
 
 RUN = """
 import sys, torch; from torch import nn; from audiolm_edu.training import Trainer
@@ -84,13 +84,18 @@ def test_tokenizing_resumes(tmp_path):
     with pytest.raises(AudioError, match='does not fit its index'): TokenStore(tmp_path/'t')
 
 
+def left(path):
+    "What a run left half-written that was killed two hours ago."
+    path.write_bytes(b'{'); then = time.time()-7200; os.utime(path, (then, then))
+
+
 def test_two_workers_write_the_same_shards(tmp_path):
     waves = pack(clips('speech')[:7], tmp_path/'w')
     codec, semantic = Codec(CODEC_PRESETS['tiny']).eval(), SemanticTokenizer(SEMANTIC_PRESETS['tiny']).eval()
     tokenize = lambda name, **more: tokenize_corpus(waves, codec, semantic, tmp_path/name, per_shard=2, **more)
     files = lambda name: {p.name: p.read_bytes() for p in (tmp_path/name).iterdir() if p.name!='.lock'}
     tokenize('one'); assert len(tokenize('two', workers=2))==7 and files('two')==files('one')
-    (tmp_path/'two/shard-00001.json').unlink(); (tmp_path/'two/.shard-00001.json.123').write_text('{')    # as if killed
+    (tmp_path/'two/shard-00001.json').unlink(); left(tmp_path/'two/.shard-00001.json.123')    # as if killed
     tokenize('two', workers=2); assert files('two')==files('one')
 
 
@@ -193,5 +198,31 @@ def test_checkpoints_of_earlier_versions_load(tmp_path):
 
 
 def test_leftovers_of_killed_runs_go(tmp_path):
-    line(tmp_path).save(); (tmp_path/'.checkpoint.safetensors.4711').write_bytes(b'half'); (tmp_path/'mine').write_text('stays')
-    line(tmp_path).resume(); assert {f.name for f in tmp_path.iterdir()}=={'checkpoint.safetensors', 'mine'}
+    line(tmp_path).save(); left(tmp_path/'.checkpoint.safetensors.4711'); (tmp_path/'mine').write_text('stays')
+    (tmp_path/'.checkpoint.safetensors.4712').write_bytes(b'half')    # young: by a run that is still writing it
+    line(tmp_path).resume(); assert {f.name for f in tmp_path.iterdir()}=={'checkpoint.safetensors', 'mine', '.checkpoint.safetensors.4712'}
+
+
+def test_tokens_of_others_are_not_taken(tmp_path):
+    "Shards that are there were made by these tokenizers, of these recordings, in this order; or it is said."
+    waves, semantic = pack(clips('speech')[:4], tmp_path/'w'), SemanticTokenizer(SEMANTIC_PRESETS['tiny']).eval()
+    one, other = (Codec(CODEC_PRESETS['tiny']).eval() for _ in range(2))
+    tokenize_corpus(waves, one, semantic, tmp_path/'t', per_shard=2); assert len(tokenize_corpus(waves, one, semantic, tmp_path/'t', per_shard=2))==4
+    with pytest.raises(AudioError, match='other tokenizers'): tokenize_corpus(waves, other, semantic, tmp_path/'t', per_shard=2)
+    with pytest.raises(AudioError, match='other recordings'): tokenize_corpus(waves, one, semantic, tmp_path/'t', per_shard=1)
+    with pytest.raises(AudioError, match='other recordings'): tokenize_corpus(pack(clips('speech')[4:6], tmp_path/'v'), one, semantic, tmp_path/'t', per_shard=2)
+
+
+@pytest.mark.parametrize('spoil', [lambda w: (w/'samples.i16').write_bytes((w/'samples.i16').read_bytes()[:9000]), lambda w: (w/'index.json').write_text('{'),
+                                   lambda w: (w/'samples.i16').unlink(), lambda w: (w/'index.json').write_text('[]')])
+def test_spoiled_recordings_are_said(tmp_path, spoil):
+    pack(clips('speech')[:2], tmp_path/'w'); spoil(tmp_path/'w')
+    with pytest.raises(AudioError, match='do not fit their index'): Waveforms(tmp_path/'w')
+
+
+def test_what_a_trainer_may_be_given(tmp_path):
+    "Batches that begin with nothing, as those of stage 1, count their rows; weights may lie in memory as they like."
+    assert count_rows((None, None, torch.zeros(3, 5)))==3 and count_rows(dict(z=None, y=[1, 2]))==2
+    m = nn.Linear(4, 3); m.weight = nn.Parameter(torch.randn(4, 3).T)
+    t = Trainer(dict(m=(m, lambda x: (m(x).pow(2).mean(), {}))), lambda i: torch.randn(2, 4), tmp_path, 2, bf16=False).fit(progress=False)
+    assert torch.equal(load_file(tmp_path/'checkpoint.safetensors')['m/model/weight'], m.weight) and not m.weight.is_contiguous() and t.step==2
