@@ -178,7 +178,7 @@ def fingerprint(*models) -> str: # 12 hexadecimal digits
     "Of the weights of models in memory."
     h = hashlib.sha256()
     for m in models:
-        for k,v in getattr(m, 'state_dict', dict)().items(): h.update(k.encode()+v.detach().cpu().contiguous().numpy().tobytes())
+        for k,v in getattr(m, 'state_dict', dict)().items(): h.update(k.encode()+v.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()[:12]
 
 def weights_hash(
