@@ -32,6 +32,7 @@ def write_atomically(path:Path, write):
         os.replace(tmp, path)
     finally: tmp.unlink(missing_ok=True)
 
+# %% ../nbs/82_hub.ipynb #c004r1
 def remove_leftovers(folder:Path, pattern:str):
     "Delete what killed runs left half-written; what is younger than an hour may still be in the making."
     for p in folder.glob(pattern):
@@ -178,7 +179,8 @@ def fingerprint(*models) -> str: # 12 hexadecimal digits
     "Of the weights of models in memory."
     h = hashlib.sha256()
     for m in models:
-        for k,v in getattr(m, 'state_dict', dict)().items(): h.update(k.encode()+v.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+        for k,v in getattr(m, 'state_dict', dict)().items():
+            h.update(k.encode()+v.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return h.hexdigest()[:12]
 
 def weights_hash(
