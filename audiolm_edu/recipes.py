@@ -9,7 +9,7 @@ __all__ = ['SPEEDS', 'SIZES', 'PARTS', 'Job', 'to_train_on', 'fit', 'following',
            'train_semantic_residual', 'train', 'expected', 'write_plans', 'beside']
 
 # %% ../nbs/86_recipes.ipynb #c002
-import json, os
+import contextlib, json, os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -115,7 +115,9 @@ def heard(self:Job) -> list[dict]: # folder by folder, licence by licence
 def keep(self:Job, model, name:str, bits:int=16, **notes):
     "Save a part, with what its card needs to know."
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'
-    data = self.heard() if (self.work/'packed').exists() else []   # notes alone have no sound
+    data: list = []
+    if (self.work/'packed').exists():
+        with contextlib.suppress(AudioError): data = self.heard()   # notes alone are of a folder that has no sound
     save_model(model.eval(), self.out, name, bits, data=data, device=device, **notes)
 
 # %% ../nbs/86_recipes.ipynb #c007
