@@ -104,8 +104,8 @@ x = .5*torch.sin(2*torch.pi*1000*torch.arange(48000)/16000)
 d = Deck()
 part = lambda s, all=False: d.load({'s': torch.cat([x[:int(s*16000)], torch.zeros(48000-int(s*16000))])}, ready=-1. if all else s)
 def grow(c):
-    if c.new=='begin': [threading.Timer(s, part, (p, p==3)).start() for s,p in ((.3, 1.5), (.8, 2.), (3.5, 3.))]
-part(1.); d.observe(grow, 'title'); d.observe(lambda c: c.new and setattr(d, 'title', 'begin'), 'playing')
+    if c.new=='begin': [threading.Timer(s, part, (p, p==3)).start() for s,p in ((.2, 1.75), (.5, 2.), (3.5, 3.))]
+part(1.5); d.observe(grow, 'title'); d.observe(lambda c: c.new and setattr(d, 'title', 'begin'), 'playing')
 tell(d, 'playing', 'position', 'heard'); d""")
     deck = lab.page.locator('.ae-deck'); deck.wait_for()
     lab.page.evaluate("() => { const d = document.querySelector('.ae-deck').deck, f = d.onlevel; window.blocks = []; d.onlevel = (n, s) => { f(n, s); window.blocks.push(s/n) } }")
