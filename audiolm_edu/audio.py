@@ -79,7 +79,7 @@ def resample(
     x:Tensor,      # (S,) samples at `sr_in`
     sr_in:int,     # rate of `x`
     sr_out:int=SR, # wanted rate
-)->Tensor:         # (S*sr_out/sr_in,) samples, to the next whole number
+)->Tensor:         # (S*sr_out/sr_in,) samples, to the nearest whole number
     "Change the sampling rate of `x`."
     if sr_in==sr_out: return x
     import soxr
